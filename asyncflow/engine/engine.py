@@ -17,6 +17,7 @@ from asyncflow._support.event_loop import (
 )
 from asyncflow._support.public_names import with_methods_of
 from asyncflow._support.settings import Settings
+from asyncflow._support.timed_call import TimedCall
 from asyncflow.engine.admission import Admission, runs_that_fit
 from asyncflow.engine.live_runs import LiveRuns
 from asyncflow.engine.starter import Starter
@@ -102,7 +103,7 @@ class Engine(Starter, Watchable):
         self._numbers = 0
         self._open = self._closed = False
         self._entered = False
-        self._looking: asyncio.TimerHandle | None = None
+        self._looking: TimedCall | None = None
         self._watchers = Watchers(self.settings.event_buffer)
         self._starting: set[asyncio.Task[Any]] = set()
         self._said: set[tuple[str, str]] = set()
@@ -238,8 +239,8 @@ class Engine(Starter, Watchable):
         See `asyncflow._support.conditions`. A check that is long overdue was lost, and is replaced.
         """
         now = self._loop.time()
-        if self._looking is None or self._looking.when() < now - _LOOK_SECONDS:
-            self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+        if self._looking is None or self._looking.is_overdue(now, _LOOK_SECONDS):
+            self._looking = TimedCall(self._loop, now + _LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         self._looking = None

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow._support import log
+from asyncflow._support.timed_call import TimedCall
 from asyncflow.errors import LimitError
 from asyncflow.store.limit_files import Bounds, LimitFile
 
@@ -263,7 +264,7 @@ class _Limit:
         self._ticket: int | None = None
         self._keeps_until = 0.0
         self._blocked_until = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: TimedCall | None = None
         self._asked = bounds
         self._since: dict[int, float] = {}  # when a run began to wait; `inf` once the log said so
 
@@ -382,10 +383,10 @@ class _Limit:
     def _look_after(self, seconds: float) -> None:
         due = self._loop.time() + max(seconds, 0.001)
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._timer.when <= due:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._on_timer)
+        self._timer = TimedCall(self._loop, due, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

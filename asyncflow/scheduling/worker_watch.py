@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncflow._support import log
 from asyncflow._support.conditions import call_again
+from asyncflow._support.timed_call import TimedCall
 from asyncflow.scheduling.placement import SILENT_POLLS
 from asyncflow.workers.messages import Logged, Ping
 
@@ -28,13 +29,16 @@ class WorkerWatch:
         self, slots: AllWorkers, assigner: TaskAssigner, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._slots, self._assigner, self._loop = slots, assigner, loop
-        self._polling: asyncio.TimerHandle | None = None
+        self._polling: TimedCall | None = None
         call_again(self)
 
     def begin(self) -> None:
         """A worker was sent a task: start to poll, if that does not go on already."""
         if self._polling is None:
-            self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+            self._poll_later()
+
+    def _poll_later(self) -> None:
+        self._polling = TimedCall(self._loop, self._loop.time() + _POLL_SECONDS, self._poll)
 
     def close(self) -> None:
         """Poll no more."""
@@ -43,8 +47,9 @@ class WorkerWatch:
 
     def call_again(self) -> None:
         """Poll now if a poll is overdue: the call that should do it was lost."""
-        if self._polling is not None and self._polling.when() < self._loop.time() - _POLL_SECONDS:
-            self._polling.cancel()
+        polling = self._polling
+        if polling is not None and polling.is_overdue(self._loop.time(), _POLL_SECONDS):
+            polling.cancel()
             self._poll()
 
     def _poll(self) -> None:
@@ -53,7 +58,7 @@ class WorkerWatch:
             return
         self._free_stuck()
         self._end_silent()
-        self._polling = self._loop.call_later(_POLL_SECONDS, self._poll)
+        self._poll_later()
 
     def _free_stuck(self) -> None:
         """Take back the tasks that are queued behind a long one, so that other workers run them."""

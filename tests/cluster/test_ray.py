@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, resources, step
+from asyncflow import Engine, FlowSpec, events, resources, step
 from asyncflow.errors import ClusterError, RunFailedError
 from asyncflow.executors import Ray
 from asyncflow.workers.cluster import ray as ray_cluster
@@ -101,3 +102,63 @@ async def test_an_actor_that_never_comes_fails_the_run(
         with pytest.raises(RunFailedError, match="ended before its agent was there"):
             await engine.run(Talking)
     assert len(list((tmp_path / "actors").iterdir())) == tries
+
+
+class Wide(FlowSpec):
+    """Many tasks that do nothing."""
+
+    @step
+    def start(self):
+        self.numbers = range(2000)
+        self.next(self.work, foreach="numbers")
+
+    @step
+    def work(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.count = len(inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def hasty_actor():
+    """In the place of an agent's actor: reports of its workers wait for no whole millisecond.
+
+    And each time that the agent works out for how long they wait, it does so twice, as when orders
+    come in the same turn of its loop.
+    """
+
+    class Hasty(ray_cluster.AgentActor):  # within the function, so that it travels by value
+        def __init__(self):
+            from asyncflow.workers.cluster import report_pace
+
+            vars(report_pace)["PACE_SECONDS"] = 0.0004
+            super().__init__()
+            agent = self._agent._agent
+            keep_pace = agent._keep_pace
+            vars(agent)["_keep_pace"] = lambda: (keep_pace(), keep_pace())
+
+        async def where(self):
+            return type(self._agent._loop).__module__
+
+    return Hasty
+
+
+async def test_reports_that_can_hardly_wait_are_told_on_the_loop_that_ray_has(
+    ray_here, store, monkeypatch
+):
+    """Ray has its actors use uvloop, for which so short a wait is none, and has no time."""
+    monkeypatch.setattr(ray_cluster, "AgentActor", hasty_actor())
+    async with (
+        asyncio.timeout(300),
+        Engine(store=store, executor=Ray("auto", workers=2)) as engine,
+    ):
+        run = await engine.run(Wide)
+        seen = [event async for event in run.events()]
+    assert run.data.count == 2000
+    assert {event.node for event in seen if isinstance(event, events.TaskStarted)} == {"uvloop"}

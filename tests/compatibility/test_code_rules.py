@@ -73,6 +73,20 @@ def test_each_test_that_is_skipped_says_why():
     assert not found, "\n".join(found)
 
 
+def test_no_handle_of_the_event_loop_is_asked_for_its_time():
+    """Those of uvloop may have none: `TimedCall` remembers it."""
+    found = []
+    for file in (ROOT / "asyncflow").rglob("*.py"):
+        found += [
+            f"{file.relative_to(ROOT)}:{node.lineno}"
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and (node.func.attr, node.args) == ("when", [])
+        ]
+    assert not found, "\n".join(found)
+
+
 def test_no_file_is_long_and_no_class_has_many_methods():
     """What has grown beyond that is two things."""
     found = []

@@ -20,10 +20,9 @@ class Timers:
     def time(self) -> float:
         return self.now
 
-    def call_later(self, seconds: float, call: Any) -> Any:
-        self.set.append((seconds, call))
-        at = self.now + seconds
-        return SimpleNamespace(when=lambda: at, cancel=lambda: None)
+    def call_at(self, when: float, call: Any) -> Any:
+        self.set.append((when - self.now, call))
+        return SimpleNamespace(cancel=lambda: None)
 
 
 def worker(token: int, left: int, ended: int, seconds: float) -> Any:
@@ -97,6 +96,22 @@ def test_a_timer_whose_call_was_lost_is_noticed(paced):
     assert reading.is_overdue(0.05)
     reading.look()
     assert due == [[each]]
+    each.ended, each.ended_seconds = 10, 0.001
+    assert reading.keeps(each)
     assert not reading.is_overdue(0.05)
     reading.close()
     assert each not in reading
+
+
+def test_a_look_that_was_broken_off_is_noticed():
+    """The timer has rung then, and nobody has read the worker's reports."""
+
+    def broken_off(_):
+        raise KeyboardInterrupt
+
+    timers: Any = Timers()
+    reading = PacedReading(timers, broken_off)
+    assert reading.keeps(worker(1, 40, 10, 0.001))
+    with pytest.raises(KeyboardInterrupt):
+        timers.set[0][1]()
+    assert reading.is_overdue(0.05)

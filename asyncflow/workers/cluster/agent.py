@@ -236,7 +236,11 @@ class Agent:
             self._suspended.enter_context(self._pool.suspended())
 
     async def _check_store(self, location: str, mark: int) -> None:
-        self._say("store", await asyncio.to_thread(why_unreachable, location, mark))
+        try:
+            why = await asyncio.to_thread(why_unreachable, location, mark)
+        except Exception as error:  # noqa: BLE001 - the driver waits for an answer
+            why = f"the store cannot be looked at: {type(error).__name__}: {error}"
+        self._say("store", why)
 
     def _start(self, token: int) -> None:
         try:

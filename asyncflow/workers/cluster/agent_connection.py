@@ -144,6 +144,9 @@ class AgentConnection:
             for side in done:
                 try:
                     side.result()
+                except asyncio.CancelledError:  # by the engine's client, and not by `serve`
+                    self._hear(self, ["lost", "the way to it was closed"])
+                    break
                 except Exception as error:  # noqa: BLE001 - whatever the engine's client raises
                     self._hear(self, ["lost", _words(error)])
                     break

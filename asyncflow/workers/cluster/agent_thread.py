@@ -2,6 +2,11 @@
 
 The engine may block its own event loop, or run other code on it. The agent must not wait for that,
 because it would seem to be gone.
+
+Nothing but the agent runs on that loop. So if a callback there raises, the agent is at fault: what
+the callback was about to do for its driver or a worker is not done, and nobody would do it later.
+The agent then ends, its driver hears why, and its tasks are lost with it instead of waiting for
+ever.
 """
 
 from __future__ import annotations
@@ -9,8 +14,9 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import AgentGoneError
 from asyncflow.workers.cluster.agent import FENCE_SECONDS, Agent
@@ -48,8 +54,10 @@ class AgentThread:
             self.ended.set_result(None)
 
     async def _serve(self, fence_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
         agent = Agent(fence_seconds=fence_seconds)
-        self._ready.set_result((asyncio.get_running_loop(), agent))
+        loop.set_exception_handler(partial(_end_if_at_fault, agent))
+        self._ready.set_result((loop, agent))
         await agent.serve()
 
     async def push(self, batch: bytes) -> None:
@@ -96,3 +104,13 @@ class AgentThread:
 
     def __repr__(self) -> str:
         return f"<AgentThread {'ended' if self.ended.done() else 'running'}>"
+
+
+def _end_if_at_fault(
+    agent: Agent, loop: asyncio.AbstractEventLoop, context: dict[str, Any]
+) -> None:
+    """Log what the loop complains of; end the agent if one of its callbacks has failed."""
+    loop.default_exception_handler(context)
+    error = context.get("exception")
+    if error is not None and "handle" in context:
+        agent.end(f"its agent has failed: {type(error).__name__}: {error}")

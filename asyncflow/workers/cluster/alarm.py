@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from asyncflow._support.timed_call import TimedCall
+
 
 class Alarm:
     """Rings at the earliest of the times that were asked for, and until it is silenced."""
@@ -13,7 +15,7 @@ class Alarm:
         """Be silent, on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._rings = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: TimedCall | None = None
 
     def ring(self) -> None:
         """Ring now."""
@@ -26,19 +28,19 @@ class Alarm:
             self.ring()
         elif not self._rings.is_set():
             at = self._loop.time() + seconds
-            if self._timer is None or at < self._timer.when():
+            if self._timer is None or at < self._timer.when:
                 self._stop_timer()
-                self._timer = self._loop.call_at(at, self.ring)
+                self._timer = TimedCall(self._loop, at, self.ring)
 
     def ring_at(self, when: float) -> None:
         """Ring at a time of the loop's clock, and not at one that was asked for before."""
-        if self._timer is not None and self._timer.when() == when:
+        if self._timer is not None and self._timer.when == when:
             return
         self._stop_timer()
         if when <= self._loop.time():
             self.ring()
         elif not self._rings.is_set():
-            self._timer = self._loop.call_at(when, self.ring)
+            self._timer = TimedCall(self._loop, when, self.ring)
 
     def silence(self) -> None:
         """Ring no more, until somebody asks for it again."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow._support import log
 from asyncflow._support.conditions import Condition, call_again, pause, thread_done
+from asyncflow._support.timed_call import TimedCall
 from asyncflow._support.version import VERSION
 from asyncflow.errors import ClusterError, PoolError
 from asyncflow.workers.cluster.agent_connection import AgentConnection, SharedRuns
@@ -88,7 +89,7 @@ class ClusterExecutor:
         )
         self._workers: dict[int, RemoteWorker] = {}  # by token
         self._tokens = 0
-        self._looking: asyncio.TimerHandle | None = None
+        self._looking: TimedCall | None = None
         self._links: dict[Link, AgentConnection] = {}  # of the executor's thread
         self._serving: set[asyncio.Future[None]] = set()  # likewise
         self._silent_agents = 0  # in a row, that have ended before they said anything
@@ -236,7 +237,8 @@ class ClusterExecutor:
         if self._leases.are_late:
             self._listener.on_room()  # gangs wait for it no longer
         if not self._closing:
-            self._looking = self._loop.call_later(_LOOK_SECONDS, self._look_after_leases)
+            due = self._loop.time() + _LOOK_SECONDS
+            self._looking = TimedCall(self._loop, due, self._look_after_leases)
 
     async def _lease(self, shape: Shape, slots: int) -> None:
         """Have a lease, and talk to its agent; in the executor's thread."""
@@ -276,7 +278,7 @@ class ClusterExecutor:
         for asked in self._leases.answered():
             self._on_lease_answered(asked)
         looking = self._looking
-        if looking is not None and looking.when() < self._loop.time() - _LOOK_SECONDS:
+        if looking is not None and looking.is_overdue(self._loop.time(), _LOOK_SECONDS):
             looking.cancel()
             self._look_after_leases()
         self._inbound.take_in_again()

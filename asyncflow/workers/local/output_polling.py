@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncflow._support.timed_call import TimedCall
 from asyncflow.workers.local.worker_process import Printed
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class OutputPolling:
         self._workers = workers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tell: Callable[[WorkerProcess], None] = _no_one
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: TimedCall | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, tell: Callable[[WorkerProcess], None]) -> None:
         """Look on this loop; `tell` is called with workers for which there is something to tell."""
@@ -33,7 +34,8 @@ class OutputPolling:
     def look_later(self) -> None:
         """Look in a moment, and then again as long as tasks run."""
         if self._timer is None and self._loop is not None:
-            self._timer = self._loop.call_later(POLL_SECONDS, self.look)
+            due = self._loop.time() + POLL_SECONDS
+            self._timer = TimedCall(self._loop, due, self.look)
 
     def look(self) -> None:
         """Look for new output of running tasks."""
@@ -54,7 +56,7 @@ class OutputPolling:
         """Look now if the timer should have rung long ago: its call was lost."""
         if self._timer is None or self._loop is None:
             return
-        if self._loop.time() - self._timer.when() > POLL_SECONDS:
+        if self._timer.is_overdue(self._loop.time(), POLL_SECONDS):
             self._timer.cancel()
             self.look()
 

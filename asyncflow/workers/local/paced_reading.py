@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asyncflow._support.timed_call import TimedCall
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -36,7 +38,7 @@ class PacedReading:
         """Pace no worker yet; `on_due` is called with workers whose reports should be read."""
         self._loop, self._on_due = loop, on_due
         self._paced: dict[int, WorkerProcess] = {}  # by token
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: TimedCall | None = None
 
     def __contains__(self, worker: WorkerProcess) -> bool:
         return worker.token in self._paced
@@ -59,7 +61,8 @@ class PacedReading:
             return False
         self._paced[worker.token] = worker
         if self._timer is None:
-            self._timer = self._loop.call_later(min(wait, PACE_SECONDS), self.look)
+            due = self._loop.time() + min(wait, PACE_SECONDS)
+            self._timer = TimedCall(self._loop, due, self.look)
         return True
 
     def look(self) -> None:
@@ -71,8 +74,10 @@ class PacedReading:
             self._on_due(list(self._paced.values()))
 
     def is_overdue(self, seconds: float) -> bool:
-        """Whether the timer should have rung so long ago: its call was lost."""
-        return self._timer is not None and self._loop.time() - self._timer.when() > seconds
+        """Whether the timer should have rung so long ago, or is missing: its call was lost."""
+        if self._timer is None:
+            return bool(self._paced)
+        return self._timer.is_overdue(self._loop.time(), seconds)
 
     def drop(self, worker: WorkerProcess) -> None:
         """Pace this worker no longer. Harmless if it is not paced."""
