@@ -74,7 +74,10 @@ def dask_cluster() -> Iterator[str]:
     command = [sys.executable, "-m", "benchmarks.cluster", "be-dask"]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
-        yield process.stdout.readline().strip()
+        address = process.stdout.readline().strip()
+        if not address:
+            sys.exit("the Dask cluster has not started")
+        yield address
         process.communicate()
 
 
@@ -179,6 +182,9 @@ if __name__ == "__main__":
         case ["be-dask"]:
             be_dask()
         case [which, count]:
-            print(json.dumps(anyio.run(measure, which, int(count))))
+            named = {name.lower(): name for name in NEEDED}
+            if which.lower() not in named:
+                sys.exit(f"{which} is none of {', '.join(NEEDED)}")
+            print(json.dumps(anyio.run(measure, named[which.lower()], int(count))))
         case _:
             main()

@@ -254,7 +254,7 @@ def test_a_cluster_without_room_is_told(scheduler, store, monkeypatch):
 
 def test_room_that_comes_late_is_waited_for(scheduler, store, monkeypatch):
     """A request is withdrawn that nobody needs any more; the check does need it."""
-    monkeypatch.setattr("asyncflow.workers.cluster.leases._UNWISHED_SECONDS", 0.3)
+    monkeypatch.setattr("asyncflow.workers.cluster.leases._UNWISHED_LOOKS", 1)
     command = [sys.executable, "-c", LATE_WORKER.format(seconds=3, address=scheduler.address)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as late:
         try:

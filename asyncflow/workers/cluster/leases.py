@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from asyncflow.workers.cluster.remote_worker import ClusterNode
 
-_UNWISHED_SECONDS: Final = 5.0  # until a request for a lease is withdrawn
+_UNWISHED_LOOKS: Final = 5  # a second apart, until a request for a lease is withdrawn
 _GROWING_SECONDS: Final = 10.0  # how long a gang waits for leases before it shares those there are
 
 
@@ -53,7 +53,7 @@ class Leases:
         """Whether leases are kept to the end; else they come and go with the work."""
         self._idle_seconds = idle_seconds or 0.0
         self._asked: dict[Future[None], _AskedLease] = {}  # leases that are not there yet
-        self._wished: dict[Shape, float] = {}  # when workers of a shape were last wished for
+        self._wished: dict[Shape, int] = {}  # looks since workers of a shape were wished for
         self._closing = False
 
     def __len__(self) -> int:
@@ -93,9 +93,8 @@ class Leases:
 
     def wish(self, wanted: Mapping[Shape, int]) -> None:
         """Ask for leases, so that there can be so many workers of each shape."""
-        now = time.monotonic()
         for shape, workers in wanted.items():
-            self._wished[shape] = now
+            self._wished[shape] = 0
             # If all leases are kept, those of the ordinary shape were asked for at the start.
             if not self.keeps_all or shape != Shape():
                 self._ask_for(shape, workers)
@@ -120,12 +119,18 @@ class Leases:
             missing -= slots
 
     def look(self) -> None:
-        """Withdraw requests that nobody needs any more, and give idle leases back."""
+        """Withdraw requests that nobody needs any more, and give idle leases back.
+
+        Looks are counted, not seconds: while the application keeps its event loop busy, nobody can
+        wish for anything. A request that is withdrawn each time would never be answered.
+        """
         if self.keeps_all:
             return
         now = time.monotonic()
+        for shape in self._wished:
+            self._wished[shape] += 1
         for lease, asked in list(self._asked.items()):
-            if now - self._wished.get(asked.shape, 0.0) > _UNWISHED_SECONDS:
+            if self._wished.get(asked.shape, _UNWISHED_LOOKS) > _UNWISHED_LOOKS:
                 lease.cancel()
         for node in list(self._nodes()):
             self._release_idle(node, now)
