@@ -18,7 +18,7 @@ import anyio
 
 from asyncflow import Engine, FlowSpec, Parameter, step
 from asyncflow.store.object_store.pieces import HEADER_BYTES, Chain, name_of
-from asyncflow.store.run_index import TaskState, TaskTable
+from asyncflow.store.task_table import TaskState, TaskTable
 from benchmarks.flows import Artifacts, NoOps
 from tests.cluster.object_proxy import ObjectProxy
 from tests.support.s3_server import S3Server

@@ -22,8 +22,8 @@ from asyncflow.flow.node import Node
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.layout import Layout
 from asyncflow.store.local_store import LocalRun
-from asyncflow.store.run_index import TaskTable
 from asyncflow.store.run_times import TIMES, AttemptState, AttemptTable, write_times
+from asyncflow.store.task_table import TaskTable
 from asyncflow.workers.process.resource_usage import UsageMeter
 from tests.support.store_files import reader_of, writer_of
 from tests.support.written_runs import RunWriter

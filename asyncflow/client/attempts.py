@@ -9,14 +9,14 @@ from asyncflow.client.run_files import RunRecord
 from asyncflow.errors import AsyncflowError, NotFoundError
 from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
-from asyncflow.store.run_index import TaskState
+from asyncflow.store.task_table import TaskState
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncflow.client.run_journal import EndOfTask
-    from asyncflow.store.run_index import TaskEntry
+    from asyncflow.store.task_table import TaskEntry
     from asyncflow.values import Failure, Manifest
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncflow.events.types import TaskCloned, TaskSucceeded
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.node import Node
-    from asyncflow.store.run_index import TaskTable
+    from asyncflow.store.task_table import TaskTable
     from asyncflow.values import TaskKey
 
 Path = tuple[int, ...]

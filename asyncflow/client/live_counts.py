@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,13 +18,16 @@ from asyncflow.events.records import (
     time_of,
     will_retry,
 )
-from asyncflow.store.run_index import TaskState
+from asyncflow.store.task_table import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from asyncflow.events.record_columns import PlainRecords, RecordColumns
+
 _THOUSAND: Final = 1000
 _STARTED: Final = int(TaskState.STARTED)
+_SUCCEEDED: Final = int(TaskState.SUCCEEDED)
 
 
 @dataclass(slots=True)
@@ -69,7 +73,7 @@ class LiveCounts:
         `before` and `after` are its task's state and attempt in the table of tasks.
         """
         step, code, task = self._steps[step_of(values)], values[0], task_of(values)
-        moment = max(time_of(values) - self._started, 0) // _THOUSAND
+        moment = self._moment(time_of(values))
         step.changed = seq_of(values)
         if before[0]:
             step.states[before[0]] -= 1
@@ -90,6 +94,49 @@ class LiveCounts:
         if code == FAILED and (is_caught(values) or will_retry(values)):
             self._again[task] = is_caught(values)
             step.waiting += 1
+
+    def count_all(self, records: PlainRecords) -> None:
+        """Count records that `RunIndex.note_all` has added."""
+        begins, ends = records.begins, records.ends
+        if begins is not None:
+            for name, number in Counter(begins.steps).items():
+                self._steps[name].states[_STARTED] += number
+        if ends is not None:
+            for name, number in Counter(ends.steps).items():
+                states = self._steps[name].states
+                states[_STARTED] -= number
+                states[_SUCCEEDED] += number
+            # One after the other: the sum of fractions depends on their order.
+            for name, seconds in zip(ends.steps, ends.more, strict=True):
+                self._steps[name].seconds += seconds
+        self._note_moments(begins, ends)
+
+    def _note_moments(self, begins: RecordColumns | None, ends: RecordColumns | None) -> None:
+        """Note when steps have begun and ended, and the last event about each."""
+        last: dict[str, tuple[int, int]] = {}
+        first: dict[str, tuple[int, int]] = {}
+        for records in (begins, ends):
+            if records is None:
+                continue
+            backwards = records.steps[::-1]
+            for name in set(backwards):
+                step = self._steps[name]
+                at = len(backwards) - 1 - backwards.index(name)
+                last[name] = max(last.get(name, (-1, 0)), (records.at[at], records.seqs[at]))
+                if records is ends:
+                    step.ended = self._moment(records.times[at])
+                if step.first is None:
+                    at = records.steps.index(name)
+                    begun = records.at[at], self._moment(records.times[at])
+                    first[name] = min(first.get(name, begun), begun)
+        for name, (_, seq) in last.items():
+            self._steps[name].changed = seq
+        for name, (_, moment) in first.items():
+            self._steps[name].first = moment
+
+    def _moment(self, time: int) -> int:
+        """A time in milliseconds since the run's start."""
+        return max(time - self._started, 0) // _THOUSAND
 
     def all(self) -> list[StepCount]:
         """Each step as it is now."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.live_counts import LiveCounts
 from asyncflow.errors import RecordError
+from asyncflow.events.record_columns import plain_records, unpack_all, unusual_among
 from asyncflow.events.records import (
     ENDING_ATTEMPTS,
     LOGGED,
@@ -22,17 +23,21 @@ from asyncflow.events.records import (
 )
 from asyncflow.events.types import to_microseconds
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
-from asyncflow.store.run_index import ENTRY_BYTES, MAX_ATTEMPT, RunIndex, most_table_bytes
+from asyncflow.store.run_index import RunIndex
 from asyncflow.store.run_times import AttemptTable, attempt_state, inner_index
+from asyncflow.store.task_table import ENTRY_BYTES, MAX_ATTEMPT, most_table_bytes
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.current import TaskContext
     from asyncflow.flow.graph import Graph
     from asyncflow.store.run_index import Summary
+
+_AT_ONCE: Final = 128  # fewer make more calls for each record; more are followed by the collector
+_FEW: Final = 6  # so many records are read as fast one by one
 
 
 class AttemptScan:
@@ -81,12 +86,51 @@ class Replay:
         """The offset of the last output of each running task."""
         self._last: list[Any] = []
 
-    def handle(self, at: int, payload: bytes) -> None:
-        """Apply one record.
+    def handle_all(self, places: Sequence[int], payloads: Sequence[bytes]) -> None:
+        """Apply the records at these offsets, which follow each other.
+
+        After an error the records before the bad one are applied, and `size` is its offset.
 
         Raises:
-            RecordError: It is not an event, or not one of this run.
+            RecordError: One is not an event, or not one of this run.
         """
+        for begin in range(0, len(payloads), _AT_ONCE):
+            part = slice(begin, begin + _AT_ONCE)
+            self._handle_some(places[part], payloads[part])
+
+    def _handle_some(self, places: Sequence[int], payloads: Sequence[bytes]) -> None:
+        unpacked = unpack_all(payloads) or ()
+        begin = 0
+        for end in (*unusual_among(unpacked), len(unpacked)):
+            # what is unusual, and what stands alone between that
+            if end - begin < _FEW or not self._take(places[begin:end], unpacked[begin:end]):
+                self._handle_each(places[begin:end], payloads[begin:end])
+            else:
+                self.size = places[end - 1] + PREFIX_BYTES + len(payloads[end - 1])
+            self._handle_each(places[end : end + 1], payloads[end : end + 1])
+            begin = end + 1
+        self._handle_each(places[begin:], payloads[begin:])
+
+    def _handle_each(self, places: Sequence[int], payloads: Sequence[bytes]) -> None:
+        for at, payload in zip(places, payloads, strict=True):
+            self._handle(at, payload)
+
+    def _take(self, places: Sequence[int], unpacked: Sequence[list[Any]]) -> bool:
+        """Apply records at once, if there is nothing unusual about them; else change nothing."""
+        records = plain_records(unpacked)
+        if records is None or not self.index.note_all(places, records):
+            return False
+        self.steps.count_all(records)
+        if records.has_output or self.outputs:
+            for at, values in zip(places, unpacked, strict=True):
+                if values[0] == LOGGED:
+                    self.outputs[task_of(values)] = at
+                elif values[0] in ENDING_ATTEMPTS:
+                    self.outputs.pop(task_of(values), None)
+        self._last = unpacked[-1]
+        return True
+
+    def _handle(self, at: int, payload: bytes) -> None:
         values = fields_of(payload)
         if values[0] == LOGGED:
             self.outputs[task_of(values)] = at

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
     from asyncflow.store.interface import OpenJournal, StoredRun
+    from asyncflow.store.journal import RecordBatch
     from asyncflow.values import Manifest
 
 EndOfTask = TaskSucceeded | TaskFailed | TaskCloned
@@ -246,6 +247,15 @@ class RunJournal:
         with self._naming_the_run():
             for at, payload, after in self._journal().read_from(offset):  # noqa: B007 - the last
                 yield at, payload
+        self.check_whole(after)
+
+    def batches(self, offset: int) -> Iterator[RecordBatch]:
+        """The same records, many at once."""
+        after = offset
+        with self._naming_the_run():
+            for batch in self._journal().read_batches(offset):
+                yield batch
+                after = batch.after
         self.check_whole(after)
 
     def fields(self) -> Iterator[list[Any]]:

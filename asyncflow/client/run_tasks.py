@@ -20,7 +20,8 @@ from asyncflow.errors import JournalError, RecordError
 from asyncflow.events.types import TaskCloned, TaskFailed, TaskStarted, TaskSucceeded
 from asyncflow.flow.current import running_task
 from asyncflow.store.journal import FIRST_RECORD
-from asyncflow.store.run_index import (
+from asyncflow.store.run_times import AttemptTable
+from asyncflow.store.task_table import (
     ENTRY_BYTES,
     INDEX,
     MAX_ATTEMPT,
@@ -30,7 +31,6 @@ from asyncflow.store.run_index import (
     most_table_bytes,
     read_entry,
 )
-from asyncflow.store.run_times import AttemptTable
 from asyncflow.values import Status, last_index_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from asyncflow.client.run_journal import RunJournal
     from asyncflow.flow.current import TaskContext
     from asyncflow.flow.graph import Graph
-    from asyncflow.store.run_index import Summary, TaskEntry
+    from asyncflow.store.run_index import Summary
+    from asyncflow.store.task_table import TaskEntry
 
 _AnyTaskEvent = TypeVar("_AnyTaskEvent", bound="TaskStarted | EndOfTask")
 
@@ -284,11 +285,11 @@ class RunTasks:
 
     def _read_on(self, replay: Replay) -> None:
         if replay.index.status is Status.RUNNING:
-            for at, payload in self._journal.records(replay.size):
+            for batch in self._journal.batches(replay.size):
                 try:
-                    replay.handle(at, payload)
+                    replay.handle_all(batch.places, batch.payloads)
                 except RecordError as error:
-                    self._journal.refuse_record(at, error)
+                    self._journal.refuse_record(replay.size, error)
 
     def _refuse_index(self, what: str) -> NoReturn:
         self._journal.refuse(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from asyncflow.client.attempts import Attempts, status_of
 from asyncflow.client.views import RunView
 from asyncflow.client.words import how_many, local_time
-from asyncflow.store.run_index import TaskState
+from asyncflow.store.task_table import TaskState
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncflow.client.run_files import RunRecord
-    from asyncflow.store.run_index import TaskEntry
+    from asyncflow.store.task_table import TaskEntry
 
 
 class StepFacts(RunView):

@@ -9,7 +9,7 @@ from asyncflow.client.attempt_times import times_at_hand, times_of
 from asyncflow.client.live_counts import StepCount
 from asyncflow.client.step_spans import step_numbers, step_spans
 from asyncflow.flow.node import Fanout
-from asyncflow.store.run_index import TaskState
+from asyncflow.store.task_table import TaskState
 from asyncflow.values import Status
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.events.types import to_microseconds
-from asyncflow.store.run_index import TaskState
+from asyncflow.store.task_table import TaskState
 
 if TYPE_CHECKING:
     from asyncflow.client.run_files import RunRecord

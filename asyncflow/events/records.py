@@ -2,8 +2,8 @@
 
 A record is a msgpack array `[code, seq, time, *fields]`. `time` is microseconds since 1970 (UTC).
 The flow and the run id are those of the journal file. docs/reference/events.md lists the fields.
-This is the only module that knows their positions. `asyncflow.events.packing` turns events into
-records, and records into events.
+Only this module and `record_columns` know their positions. `asyncflow.events.packing` turns events
+into records, and records into events.
 
 Records are checked when they are read: `fields_of` returns values of the right types and in the
 right ranges, or raises `RecordError`. A checksum proves that a record is what somebody wrote, not
@@ -98,13 +98,13 @@ FIELDS: Final = {
     for code, cls in TYPES.items()
 }
 """The names of the fields that follow the first three, in order, for each kind of record."""
-_TIME_AT: Final = 2
+TIME_AT: Final = 2
 HEAD_FIELDS: Final = 3
 """How many fields each record has before those of its kind: code, number and time."""
 _ORIGIN_AT, _SOURCE_AT, _VERSIONS_AT, _CODE_AT = 7, 8, 12, 14  # of a run's start
 _TRACE_AT, _SIGNATURE_AT = 16, 17
 _HEAD: Final = slice(3, 7)  # of a task's record: step, task id, attempt, path
-_STEP_AT, TASK_AT, ATTEMPT_AT, _PATH_AT = range(3, 7)
+STEP_AT, TASK_AT, ATTEMPT_AT, PATH_AT = range(3, 7)
 _EXCEPTION_TYPE_AT: Final = 7
 _WILL_RETRY_AT: Final = 10
 _CAUGHT_AT: Final = 14
@@ -116,13 +116,13 @@ PID_AT: Final = {
 } | {LOGGED: 7}
 _LOG_AT: Final = {LOGGED: 9, SUCCEEDED: 12, FAILED: 13}
 _MANIFEST_AT: Final = {RUN_STARTED: 6, SUCCEEDED: 7, FAILED: 15, CLONED: 7, YIELDED: 7}
-_FANOUT_AT: Final = {SUCCEEDED: 10, CLONED: 8}
+FANOUT_AT: Final = {SUCCEEDED: 10, CLONED: 8}
 _ITEMS_AT: Final = {SUCCEEDED: 11, CLONED: 9, YIELDED: 10}
 _INDEX_AT, _COUNT_AT, _DIGESTS_AT = 8, 9, 11  # of items that were yielded
 _CHOICE_AT: Final = {SUCCEEDED: 14, CLONED: 12}
-_PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
-_ITEM_AT: Final = {STARTED: 10, FAILED: 18, CLONED: 14}
-_USED_AT: Final = {SUCCEEDED: 15, FAILED: 16}  # processor time, and behind it memory
+PARENTS_AT: Final = {STARTED: 8, CLONED: 13}
+ITEM_AT: Final = {STARTED: 10, FAILED: 18, CLONED: 14}
+USED_AT: Final = {SUCCEEDED: 15, FAILED: 16}  # processor time, and behind it memory
 _CARDS_AT: Final = {SUCCEEDED: 17, FAILED: 19, CLONED: 15, CARDS: 7}
 _OUTCOME_OF: Final = {SUCCEEDED: itemgetter(7, 10, 11, 14, 17), CLONED: itemgetter(7, 8, 9, 12, 15)}
 
@@ -171,15 +171,15 @@ def peek(record: bytes) -> tuple[int, int]:
 # --- what a field may be ------------------------------------------------------------------------
 
 MAX_TASK: Final = (1 << 32) - 1
-_MAX_SEQ: Final = (1 << 63) - 1
-_MAX_INDEX: Final = (1 << 32) - 1
-_MAX_ATTEMPT: Final = (1 << 32) - 1
-_MAX_SECONDS: Final = 1e12
-_MAX_MEMORY: Final = 1 << 62
+MAX_SEQ: Final = (1 << 63) - 1
+MAX_INDEX: Final = (1 << 32) - 1
+MAX_ATTEMPT: Final = (1 << 32) - 1
+MAX_SECONDS: Final = 1e12
+MAX_MEMORY: Final = 1 << 62
 _MAX_OUTPUT_BYTES: Final = 1 << 20  # four times what an engine puts into one record
 
 _OF_TASK: Final = (INT, INT, INT, TEXT, INT, INT)
-_KINDS: Final[dict[int, tuple[Types, ...]]] = {
+KINDS: Final[dict[int, tuple[Types, ...]]] = {
     RUN_STARTED: (
         *(INT, INT, INT, MAP, MAP, LIST, BYTES, TEXT_OR_NONE, MAP),
         *(TEXT, INT, TEXT, MAP, TEXT_OR_NONE, BYTES, TEXT, MAP, MAP),
@@ -218,10 +218,8 @@ _DEFAULTS: Final[dict[int, tuple[object, ...]]] = {
     RunCancelled.code: ("", 0.0, False),
 }
 """The defaults of the last fields of each kind, for records written without them."""
-_SECONDS_AT: Final = {
-    code: kinds.index(NUMBER) for code, kinds in _KINDS.items() if NUMBER in kinds
-}
-_seen: Final[dict[int, set[tuple[type, ...]]]] = {code: set() for code in _KINDS}
+SECONDS_AT: Final = {code: kinds.index(NUMBER) for code, kinds in KINDS.items() if NUMBER in kinds}
+_seen: Final[dict[int, set[tuple[type, ...]]]] = {code: set() for code in KINDS}
 """Combinations of types that passed the check. There are few, and a look-up here is fast."""
 
 
@@ -237,20 +235,22 @@ def fields_of(record: bytes) -> list[Any]:
     try:
         values: list[Any] = msgpack.unpackb(record, strict_map_key=False)
         code = values[0]
-        if tuple(map(type, values)) not in _seen[code]:
+        if type(values) is not list or tuple(map(type, values)) not in _seen[code]:
             values = _completed(values)
     except (*NOT_MSGPACK, LookupError):
         return _of_later_version(unpack(record))
-    if not (0 < values[1] <= _MAX_SEQ and 0 <= values[2] < END_OF_TIME):
-        _refuse(code, "number or time", values[1 : _TIME_AT + 1])
-    _CHECKS[code](code, values)
+    if not (0 < values[1] <= MAX_SEQ and 0 <= values[2] < END_OF_TIME):
+        _refuse(code, "number or time", values[1 : TIME_AT + 1])
+    CHECKS[code](code, values)
     return values
 
 
 def _completed(values: list[Any]) -> list[Any]:
     """Add the fields that an older version did not write, and check all types."""
+    if type(values) is not list:  # a map may have the right keys in the right order
+        raise LookupError
     code = values[0]
-    kinds, defaults, called = _KINDS[code], _DEFAULTS[code], f"a {TYPES[code].__name__}"
+    kinds, defaults, called = KINDS[code], _DEFAULTS[code], f"a {TYPES[code].__name__}"
     missing = len(kinds) - len(values)
     if missing > 0:
         values = [*values, *defaults[-missing:]] if missing <= len(defaults) else values
@@ -272,16 +272,16 @@ def _check_of_attempt(kind: int) -> Callable[[int, list[Any]], None]:
 
     Where its fields lie is looked up here, once: most records of a journal are of these kinds.
     """
-    seconds_at, parents_at = _SECONDS_AT.get(kind, 0), _PARENTS_AT.get(kind, 0)
-    fanout_at = _FANOUT_AT[kind] if kind in HANDING_ON else 0
+    seconds_at, parents_at = SECONDS_AT.get(kind, 0), PARENTS_AT.get(kind, 0)
+    fanout_at = FANOUT_AT[kind] if kind in HANDING_ON else 0
 
     def check(code: int, values: list[Any]) -> None:
-        if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[ATTEMPT_AT] <= _MAX_ATTEMPT):
+        if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[ATTEMPT_AT] <= MAX_ATTEMPT):
             _refuse(code, "task id or attempt", values[TASK_AT : ATTEMPT_AT + 1])
-        for index in values[_PATH_AT]:
-            if type(index) is not int or not -_MAX_INDEX <= index <= _MAX_INDEX:
-                _refuse(code, "path", values[_PATH_AT])
-        if seconds_at and not 0 <= values[seconds_at] <= _MAX_SECONDS:
+        for index in values[PATH_AT]:
+            if type(index) is not int or not -MAX_INDEX <= index <= MAX_INDEX:
+                _refuse(code, "path", values[PATH_AT])
+        if seconds_at and not 0 <= values[seconds_at] <= MAX_SECONDS:
             _refuse(code, "duration", values[seconds_at])
         if parents_at:
             for parent in values[parents_at]:
@@ -294,12 +294,12 @@ def _check_of_attempt(kind: int) -> Callable[[int, list[Any]], None]:
 
 
 def _check_with_usage(kind: int) -> Callable[[int, list[Any]], None]:
-    check_attempt, used_at = _check_of_attempt(kind), _USED_AT[kind]
+    check_attempt, used_at = _check_of_attempt(kind), USED_AT[kind]
 
     def check(code: int, values: list[Any]) -> None:
         check_attempt(code, values)
         seconds, memory = values[used_at : used_at + 2]
-        if not (0 <= (seconds or 0) <= _MAX_SECONDS and 0 <= (memory or 0) <= _MAX_MEMORY):
+        if not (0 <= (seconds or 0) <= MAX_SECONDS and 0 <= (memory or 0) <= MAX_MEMORY):
             _refuse(code, "processor time or memory", (seconds, memory))
 
     return check
@@ -327,7 +327,7 @@ def _check_items(code: int, values: list[Any]) -> None:
 
 
 def _check_output(code: int, values: list[Any]) -> None:
-    if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[ATTEMPT_AT] <= _MAX_ATTEMPT):
+    if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[ATTEMPT_AT] <= MAX_ATTEMPT):
         _refuse(code, "task id or attempt", values[TASK_AT : ATTEMPT_AT + 1])
     if values[_STREAM_AT] not in {0, 1}:
         _refuse(code, "stream", values[_STREAM_AT])
@@ -357,14 +357,14 @@ def _check_start(code: int, values: list[Any]) -> None:
 
 
 def _check_end(code: int, values: list[Any]) -> None:
-    at = _SECONDS_AT[code]
-    if not -_MAX_SECONDS <= values[at] <= _MAX_SECONDS:
+    at = SECONDS_AT[code]
+    if not -MAX_SECONDS <= values[at] <= MAX_SECONDS:
         _refuse(code, "duration", values[at])
     # An earlier version measured it with the wall clock, which may have been set back meanwhile.
     values[at] = max(values[at], 0.0)
 
 
-_CHECKS: Final = {
+CHECKS: Final = {
     RUN_STARTED: _check_start,
     LOGGED: _check_output,
     **{kind: _check_of_attempt(kind) for kind in (STARTED, RETRIED, CARDS)},
@@ -402,7 +402,7 @@ _new_head: Final = partial(tuple.__new__, TaskHead)  # half the time of `_make`
 
 task_of: Final = itemgetter(TASK_AT)
 """The id of the task that a record is about; records of output included."""
-step_of: Final = itemgetter(_STEP_AT)
+step_of: Final = itemgetter(STEP_AT)
 """The step of the task that a record is about."""
 
 
@@ -414,7 +414,7 @@ def stream_of(values: Sequence[Any]) -> int:
 
 def time_of(values: Sequence[Any]) -> int:
     """When it happened: microseconds since 1970."""
-    time: int = values[_TIME_AT]
+    time: int = values[TIME_AT]
     return time
 
 
@@ -426,7 +426,7 @@ def seq_of(values: Sequence[Any]) -> int:
 
 def named_fields(values: Sequence[Any]) -> dict[str, Any]:
     """The fields of a record after the first three, by name; not for a record of output."""
-    return dict(zip(FIELDS[values[0]], values[_TIME_AT + 1 :], strict=False))
+    return dict(zip(FIELDS[values[0]], values[TIME_AT + 1 :], strict=False))
 
 
 def last_seq_of(values: Sequence[Any]) -> int:
@@ -452,19 +452,19 @@ def will_retry(values: Sequence[Any]) -> bool:
 
 def seconds_in(values: Sequence[Any]) -> float:
     """How long an attempt took, without the import of its flow; 0 where the record has no such."""
-    at = _SECONDS_AT.get(values[0])
+    at = SECONDS_AT.get(values[0])
     return 0.0 if at is None else float(values[at])
 
 
 def item_text_in(values: Sequence[Any]) -> str:
     """The short text of the item of a foreach; a TaskSucceeded has none."""
-    at = _ITEM_AT.get(values[0])
+    at = ITEM_AT.get(values[0])
     return "" if at is None else str(values[at])
 
 
 def retry_of(values: Sequence[Any]) -> tuple[float, float]:
     """When a TaskRetried ordered an attempt, in seconds since 1970, and how long that waits."""
-    return values[_TIME_AT] / 1e6, values[_AFTER_AT]
+    return values[TIME_AT] / 1e6, values[_AFTER_AT]
 
 
 class Result(NamedTuple):
@@ -515,13 +515,13 @@ def result_of(values: Sequence[Any]) -> Result:
     raise RecordError(f"a record of kind {code} passes nothing on")
 
 
-begin_of: Final = itemgetter(3, 4, 5, 6, _ITEM_AT[STARTED])
+begin_of: Final = itemgetter(3, 4, 5, 6, ITEM_AT[STARTED])
 """Step, task id, attempt and path of a TaskStarted, and its item as a short text."""
-end_of: Final = itemgetter(3, 4, 5, 6, _SECONDS_AT[SUCCEEDED])
+end_of: Final = itemgetter(3, 4, 5, 6, SECONDS_AT[SUCCEEDED])
 """Step, task id, attempt and path of a TaskSucceeded, and how long it took."""
 
 
-way_on: Final = itemgetter(_FANOUT_AT[SUCCEEDED], _CHOICE_AT[SUCCEEDED])
+way_on: Final = itemgetter(FANOUT_AT[SUCCEEDED], _CHOICE_AT[SUCCEEDED])
 """How many tasks follow the one that a TaskSucceeded is about, and the step that it chose."""
 
 
@@ -585,7 +585,7 @@ class RunOrigin(NamedTuple):
 
 def origin_of(values: Sequence[Any]) -> RunOrigin:
     """The run that a RunStarted resumes; its id is empty if it resumes none."""
-    return RunOrigin(values[_ORIGIN_AT] or "", values[_TIME_AT])
+    return RunOrigin(values[_ORIGIN_AT] or "", values[TIME_AT])
 
 
 def cloned_from(values: Sequence[Any]) -> str:

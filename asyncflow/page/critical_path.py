@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow.client.attempts import Attempts
 from asyncflow.client.step_spans import step_numbers
 from asyncflow.events.types import to_microseconds
-from asyncflow.store.run_index import TaskState
+from asyncflow.store.task_table import TaskState
 
 if TYPE_CHECKING:
     from asyncflow.client.run_files import RunRecord

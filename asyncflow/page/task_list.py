@@ -23,7 +23,7 @@ from asyncflow.events.types import (
     to_microseconds,
 )
 from asyncflow.page.answers import AskedWrongly, cut, fitting
-from asyncflow.store.run_index import TaskState
+from asyncflow.store.task_table import TaskState
 from asyncflow.values import MOST_ITEM_CHARACTERS, Status, indexes_of, repetitions_of
 
 if TYPE_CHECKING:

@@ -279,7 +279,7 @@ class Recorder:
     def settle(self, batch: Batch) -> None:
         """Have the index know all records of a batch."""
         if batch.last is not None:
-            self._index.note_all(batch.places, batch.last.values, batch.microseconds)
+            self._index.note_recorded(batch.places, batch.last.values)
             batch.places, batch.last = [], None
 
     def record(self, fact: Fact, batch: Batch, *, verdict: Verdict | None) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from asyncflow.errors import JournalError
     from asyncflow.store.incoming_interface import IncomingRun
+    from asyncflow.store.journal import RecordBatch
     from asyncflow.store.layout import Listing
     from asyncflow.store.value_interface import Tell, ValueSink, ValueSource, ValueUploader
     from asyncflow.values import RunId
@@ -123,6 +124,13 @@ class OpenJournal(Protocol):
 
         Raises:
             JournalError: There is damage before the end.
+        """
+
+    def read_batches(self, offset: int = 0, /) -> Iterator[RecordBatch]:
+        """The same records, many at once: as many as one read has brought.
+
+        Raises:
+            JournalError: There is damage before the end; the records before it have come.
         """
 
     def size(self) -> int:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from zlib import crc32
 
+from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow._support.guarded_descriptor import Descriptor
@@ -84,10 +85,16 @@ def prefix(payload: bytes) -> bytes:
         raise JournalError(message)
     seed = _seeds.get(size)
     if seed is None:
-        seed = crc32(size.to_bytes(4, "little"))
-        if size < _MOST_SEEDS:
-            _seeds[size] = seed
+        seed = _seed(size)
     return _pack_prefix(size, crc32(payload, seed))
+
+
+def _seed(size: int) -> int:
+    """The checksum of the four bytes of this length; kept, if many records may have it."""
+    seed = crc32(size.to_bytes(4, "little"))
+    if size < _MOST_SEEDS:
+        _seeds[size] = seed
+    return seed
 
 
 def frame(payload: bytes) -> bytes:
@@ -260,6 +267,16 @@ def _is_locked(path: str | Path) -> bool:
     return False
 
 
+class RecordBatch(NamedTuple):
+    """Records that follow each other."""
+
+    places: list[int]
+    """The offset of each."""
+    payloads: list[bytes]
+    after: int
+    """Where the next record begins."""
+
+
 class RecordReader(ABC):
     """Reads the records of a journal, wherever its bytes are.
 
@@ -360,6 +377,22 @@ class RecordReader(ABC):
             after = at + PREFIX_BYTES + len(payload)
             yield at, payload, after
             at = after
+
+    def read_batches(self, offset: int = 0) -> Iterator[RecordBatch]:
+        """The same records as `read_from`, many at once: as many as one read has brought.
+
+        Raises:
+            JournalError: There is damage before the end; the records before it have come.
+        """
+        at = max(offset, len(HEADER))
+        while True:
+            data, cut_at = self._read_record(at)
+            batch = _batch(data, at)
+            if not batch.payloads:
+                self._refuse_damage(at, self.size() if cut_at is None else cut_at)
+                return
+            yield batch
+            at = batch.after
 
     def _read_record(self, at: int) -> tuple[bytes, int | None]:
         """The bytes from `at` on, with at least its record, if that is whole.
@@ -534,3 +567,22 @@ def _payload(data: bytes, offset: int) -> bytes | None:
     if len(payload) < length or crc32(payload, crc32(data[offset : offset + 4])) != checksum:
         return None
     return payload
+
+
+def _batch(data: bytes, at: int) -> RecordBatch:
+    """The whole and right records with which `data` begins; that is what lies at `at`."""
+    places: list[int] = []
+    payloads: list[bytes] = []
+    begin, size, unpack_from = 0, len(data), _PREFIX.unpack_from
+    while (start := begin + PREFIX_BYTES) <= size:
+        length, checksum = unpack_from(data, begin)
+        payload = data[start : start + length]
+        seed = _seeds.get(length)
+        if seed is None:
+            seed = _seed(length)
+        if len(payload) < length or crc32(payload, seed) != checksum:
+            break
+        places.append(at + begin)
+        payloads.append(payload)
+        begin = start + length
+    return RecordBatch(places, payloads, at + begin)

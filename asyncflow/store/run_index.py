@@ -13,28 +13,12 @@ run's first and last event; `end_task` the id of the task of the last step that 
 `index_checksum` the crc32 of the whole file `index`. It is framed like a journal record, length and
 checksum first. If it is missing because of a crash, a reader replays the journal instead.
 
-`index` is a table with 24 bytes for each task, in the order of their ids, from 1 on:
-
-    u64 journal offset of its last TaskStarted, or of its TaskCloned
-    u64 journal offset of the event that ended it (TaskSucceeded, TaskFailed, TaskCloned), else 0
-    u16 which step, as an index into the summary's steps
-    u8  its state, see `TaskState`
-    u8  the number of its last attempt, 255 for any above
-    u32 its innermost foreach index; 0 outside of any foreach
-
-An entry needs no checksum: the record that it points to has one, and names its task. A reader of
-the whole table compares the summary's checksum.
+The table has a file of its own, `index`: see `asyncflow.store.task_table`.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import sys
-from array import array
-from enum import IntEnum
-from itertools import compress
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 from zlib import crc32
 
@@ -44,6 +28,7 @@ from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import RecordError
 from asyncflow.events.field_types import INT, LIST, TEXT, check_types, is_plain, is_time
 from asyncflow.events.manifests import unpack
+from asyncflow.events.record_columns import known_records
 from asyncflow.events.records import (
     CLONED,
     ENDINGS,
@@ -52,9 +37,6 @@ from asyncflow.events.records import (
     MAX_TASK,
     OF_ATTEMPTS,
     STARTED,
-    SUCCEEDED,
-    begin_of,
-    end_of,
     head_of,
     is_caught,
     item_text_in,
@@ -62,275 +44,30 @@ from asyncflow.events.records import (
     time_of,
     was_stopped,
 )
-from asyncflow.store.byte_masks import NONZERO, is_byte, number_of
 from asyncflow.store.journal import FIRST_RECORD, frame
-from asyncflow.store.run_times import AttemptState, AttemptTable, Note, inner_index
+from asyncflow.store.run_times import AttemptState, AttemptTable, inner_index
+from asyncflow.store.task_table import (
+    ENTRY_BYTES,
+    INDEX,
+    STATES,
+    TaskState,
+    TaskTable,
+    most_table_bytes,
+)
 from asyncflow.values import Status, last_index_of, tags_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
+    from asyncflow.events.record_columns import PlainRecords, RecordColumns
     from asyncflow.flow.graph import Graph
     from asyncflow.store.interface import StoredRun
 
 SUMMARY: Final = "summary"
-INDEX: Final = "index"
 _VERSION: Final = 1
-_ENTRY: Final = struct.Struct("<QQHBBI")
-ENTRY_BYTES: Final = _ENTRY.size
-_ENDED_AT: Final = 8  # the offset of each field within an entry
-_STEP_AT: Final = 16
-_STATE_AT: Final = 18
-_ATTEMPT_AT: Final = 19
-_INDEX_AT: Final = 20
-MAX_ATTEMPT: Final = 255
-"""The table stores an attempt's number in a byte; a higher number is stored as this one."""
-_MOST_UNTOLD: Final = 1 << 20  # tasks that have an id but no record: they were about to begin
 _MOST_SUMMARY_BYTES: Final = 16 << 20  # names of steps, and tags
 _MAX_STEPS: Final = 1 << 16
 _MAX_OFFSET: Final = 1 << 62
-
-
-def most_table_bytes(journal_bytes: int) -> int:
-    """The largest size of a table beside a journal of this size, in bytes.
-
-    Each record about a task is longer than the task's entry. So the length of the journal limits
-    how much memory a reader needs, whatever task ids a damaged file holds.
-    """
-    return journal_bytes + _MOST_UNTOLD * ENTRY_BYTES
-
-
-class TaskState(IntEnum):
-    """The state of a task: now, or when the run ended."""
-
-    NEVER = 0
-    STARTED = 1
-    SUCCEEDED = 2
-    FAILED = 3
-    CLONED = 4
-    STOPPED = 5
-
-
-_task_of: Final = itemgetter(3)  # of a note
-_NEVER, _STARTED, _SUCCEEDED = map(int, (TaskState.NEVER, TaskState.STARTED, TaskState.SUCCEEDED))
-STATES: Final = {
-    STARTED: TaskState.STARTED,
-    SUCCEEDED: TaskState.SUCCEEDED,
-    FAILED: TaskState.FAILED,
-    CLONED: TaskState.CLONED,
-}
-"""The state of a task by the kind of its last record; after FAILED it may be STOPPED as well."""
-
-
-class TaskEntry(NamedTuple):
-    """The offsets of a task's records in the journal, and its state."""
-
-    started: int
-    ended: int
-    step: int
-    state: int
-    attempt: int
-    index: int  # type: ignore[assignment]  # the field's own word; nobody searches an entry
-
-
-class TaskTable:
-    """The table of a run's tasks, by task id from 1 on; grows as tasks appear.
-
-    24 bytes for a task: the engine of a run of 100,000 tasks holds it in 2.4 MB.
-    """
-
-    def __init__(self, data: bytes | bytearray = b"") -> None:
-        self._data = bytearray(data)
-
-    def __len__(self) -> int:
-        return len(self._data) // ENTRY_BYTES
-
-    def __getitem__(self, task: int) -> TaskEntry:
-        return TaskEntry._make(_ENTRY.unpack_from(self._data, self._at(task)))
-
-    def __setitem__(self, task: int, entry: TaskEntry) -> None:
-        self._grow(task)
-        started, ended, step, state, attempt, index = entry
-        attempt = min(attempt, MAX_ATTEMPT)
-        _ENTRY.pack_into(self._data, self._at(task), started, ended, step, state, attempt, index)
-
-    def begin(self, task: int, at: int, step: int, state: int, attempt: int, index: int) -> bool:
-        """Set a task's entry by the record at `at`, which began an attempt; return if it is new."""
-        where = (task - 1) * ENTRY_BYTES
-        if not 0 <= where < len(self._data):
-            self._grow(task)
-        is_new = self._data[where + _STATE_AT] == _NEVER
-        ended = at if state != _STARTED else 0
-        attempt = min(attempt, MAX_ATTEMPT)
-        _ENTRY.pack_into(self._data, where, at, ended, step, state, attempt, index)
-        return is_new
-
-    def end(self, task: int, at: int, step: int, state: int, attempt: int, index: int) -> bool:
-        """Set a task's entry by the record at `at`, which ended an attempt; whether it had none.
-
-        An attempt that died before it began has no start: then the start in the entry is that of
-        an earlier attempt, and goes. An attempt whose failure is caught has two ends.
-        """
-        where = (task - 1) * ENTRY_BYTES
-        if not 0 <= where < len(self._data):
-            self._grow(task)
-        started, _, _, before, last, _ = _ENTRY.unpack_from(self._data, where)
-        attempt = min(attempt, MAX_ATTEMPT)
-        if last != attempt:
-            started = 0
-        _ENTRY.pack_into(self._data, where, started, at, step, state, attempt, index)
-        return bool(before == _NEVER)
-
-    def note_all(self, notes: Sequence[Note]) -> list[int]:
-        """Do what `begin` and `end` do, for many records; return the steps of the new tasks."""
-        # An engine does this for all tasks that do well. So the usual case is without any call.
-        pack_into, unpack_from = _ENTRY.pack_into, _ENTRY.unpack_from
-        data, new = self._data, list[int]()
-        self._grow(max(map(_task_of, notes)))
-        for begins, at, step, task, attempt, index, _ in notes:
-            where = (task - 1) * ENTRY_BYTES
-            if where < 0 or attempt > MAX_ATTEMPT or index < 0:
-                put, state = (self.begin, _STARTED) if begins else (self.end, _SUCCEEDED)
-                if put(task, at, step, state, attempt, max(index, 0)):
-                    new.append(step)
-                continue
-            started, _, _, before, last, _ = unpack_from(data, where)
-            if before == _NEVER:
-                new.append(step)
-            if begins:
-                pack_into(data, where, at, 0, step, _STARTED, attempt, index)
-            else:
-                begun = started if last == attempt else 0
-                pack_into(data, where, begun, at, step, _SUCCEEDED, attempt, index)
-        return new
-
-    def _grow(self, task: int) -> None:
-        if not 1 <= task <= MAX_TASK:
-            message = f"{task} is not a task id"
-            raise IndexError(message)
-        missing = task * ENTRY_BYTES - len(self._data)
-        if missing > 0:
-            self._data.extend(bytes(missing))
-
-    def _at(self, task: int) -> int:
-        at = (task - 1) * ENTRY_BYTES
-        if not 0 <= at < len(self._data) - ENTRY_BYTES + 1:
-            message = f"no task {task} in a run of {len(self)}"
-            raise IndexError(message)
-        return at
-
-    def has(self, task: int) -> bool:
-        at = (task - 1) * ENTRY_BYTES + _STATE_AT
-        return at < len(self._data) and self._data[at] != TaskState.NEVER
-
-    def standing(self, task: int) -> tuple[int, int]:
-        """The task's state and the number of its last attempt; zeros if it never began."""
-        at = (task - 1) * ENTRY_BYTES + _STATE_AT
-        if not 0 <= at < len(self._data):
-            return _NEVER, 0
-        return self._data[at], self._data[at + 1]
-
-    def ended_at(self, task: int) -> int:
-        """The journal offset of the event that ended the task."""
-        at = self._at(task) + _ENDED_AT
-        return int.from_bytes(self._data[at : at + 8], "little")
-
-    def index_of(self, task: int) -> int:
-        """The task's innermost foreach index; 0 outside of any foreach."""
-        at = self._at(task) + _INDEX_AT
-        return int.from_bytes(self._data[at : at + 4], "little")
-
-    # A column of the table is a slice with a stride, and a selection of tasks a mask with one byte
-    # for each task. So a table of 100,000 tasks is searched in a few milliseconds.
-
-    def tasks_of(self, step: int) -> array[int]:
-        """The ids of a step's tasks that have begun, ascending."""
-        return array("I", compress(range(1, len(self) + 1), self._mask(step)))
-
-    def first_of(self, step: int) -> int:
-        """The lowest id of a step's tasks that have begun; 0 if there are none."""
-        return self._mask(step).find(1) + 1
-
-    def last_of(self, step: int) -> int:
-        """The highest id of a step's tasks that have begun; 0 if there are none."""
-        return self._mask(step).rfind(1) + 1
-
-    def last_ended(self, step: int) -> int:
-        """The id of the task of a step that ended last; 0 if none has ended."""
-        ends = array("Q", bytes(self._data))
-        if sys.byteorder == "big":
-            ends.byteswap()
-        offsets = ends[_ENDED_AT // 8 :: ENTRY_BYTES // 8]
-        last = max(compress(offsets, self._mask(step)), default=0)
-        return offsets.index(last) + 1 if last else 0
-
-    def states_of(self, step: int) -> dict[TaskState, int]:
-        """How many tasks of a step are in each state; `NEVER` is left out."""
-        mask = self._mask(step)
-        states = bytes(compress(self._column(_STATE_AT), mask))
-        return {state: n for state in TaskState if (n := states.count(state))}
-
-    def states(self) -> dict[TaskState, int]:
-        """How many tasks of the run are in each state; `NEVER` is left out."""
-        states = self._column(_STATE_AT)
-        return {state: n for state in TaskState if state and (n := states.count(state))}
-
-    def tasks_in(self, step: int | None, states: Iterable[TaskState]) -> array[int]:
-        """The ids of the tasks of a step, or of all, that are in these states, ascending."""
-        wanted = bytearray(256)
-        for state in states:
-            wanted[state] = 1
-        chosen = self._column(_STATE_AT).translate(bytes(wanted))
-        if step is not None:
-            both = number_of(chosen) & number_of(self._mask(step))
-            chosen = bytearray(both.to_bytes(len(self), "little"))
-        return array("I", compress(range(1, len(self) + 1), chosen))
-
-    def with_index(self, index: int) -> Iterator[int]:
-        """The ids of the tasks that have begun and have this innermost foreach index."""
-        numbers = array("I", bytes(self._data))
-        if sys.byteorder == "big":
-            numbers.byteswap()
-        indexes = numbers[_INDEX_AT // 4 :: ENTRY_BYTES // 4]
-        return (task for task, each in enumerate(indexes, 1) if each == index and self.has(task))
-
-    def retries_of(self, step: int) -> int:
-        """How many attempts of a step's tasks were followed by another one."""
-        return sum(compress(self._column(_ATTEMPT_AT), self._mask(step)))
-
-    def _mask(self, step: int) -> bytes:
-        # A task that never began has an entry of zeros, which would pass for one of the first step.
-        begun = self._column(_STATE_AT).translate(NONZERO)
-        low = self._column(_STEP_AT).translate(is_byte(step & 0xFF))
-        high = self._column(_STEP_AT + 1).translate(is_byte(step >> 8))
-        chosen = number_of(begun) & number_of(low) & number_of(high)
-        return chosen.to_bytes(len(self), "little")
-
-    def _column(self, at: int) -> bytearray:
-        return self._data[at : len(self) * ENTRY_BYTES : ENTRY_BYTES]
-
-    def dump(self) -> bytes:
-        """The table as the bytes of its file."""
-        return bytes(self._data)
-
-    @classmethod
-    def read(cls, run: StoredRun, *, most: int) -> Self:
-        """Read the table of a run; empty if there is none. At most `most` bytes are read."""
-        try:
-            return cls(run.read_file(INDEX, most=most))
-        except FileNotFoundError:
-            return cls()
-
-
-def read_entry(run: StoredRun, task: int) -> TaskEntry | None:
-    """One task's entry, without reading the others; None if the table has none."""
-    if not 1 <= task <= MAX_TASK:
-        return None
-    try:
-        data = run.read_file(INDEX, most=ENTRY_BYTES, offset=(task - 1) * ENTRY_BYTES)
-    except FileNotFoundError:
-        return None
-    return TaskEntry._make(_ENTRY.unpack(data)) if len(data) == ENTRY_BYTES else None
 
 
 class Summary(NamedTuple):
@@ -440,7 +177,7 @@ class RunIndex:
     """The summary and the tables of a run, as they follow from its records so far.
 
     A reader adds a record by its fields (`apply`). The writer adds it by what it knows already
-    (`note` and `end`), which unpacks nothing.
+    (`note` and `end`), which unpacks nothing. Both add many at once by `note_all`.
     """
 
     def __init__(
@@ -474,19 +211,22 @@ class RunIndex:
                 raise RecordError(f"it names the step {head.step!r}, which the run does not have")
             if head.task * ENTRY_BYTES > most_table_bytes(at):
                 raise RecordError(f"there cannot have been {head.task} tasks before it")
-            has_failed = code == FAILED
-            self.note(
-                at,
-                code,
-                head,
-                time_of(values),
-                item=item_text_in(values),
-                seconds=seconds_in(values),
-                stopped=has_failed and was_stopped(values),
-                caught=has_failed and is_caught(values),
-            )
+            self._note(at, values)
         elif code in ENDINGS:
             self.end(at, ENDINGS[code], time_of(values))
+
+    def _note(self, at: int, values: Sequence[Any]) -> None:
+        has_failed = values[0] == FAILED
+        self.note(
+            at,
+            values[0],
+            head_of(values),
+            time_of(values),
+            item=item_text_in(values),
+            seconds=seconds_in(values),
+            stopped=has_failed and was_stopped(values),
+            caught=has_failed and is_caught(values),
+        )
 
     def note(
         self,
@@ -531,21 +271,73 @@ class RunIndex:
         if step == self._end and code in HANDING_ON:
             self._end_task = task
 
-    def note_all(self, places: Sequence[int], recorded: Sequence[Sequence[Any]], time: int) -> None:
-        """Add the records at these offsets: each a TaskStarted or a TaskSucceeded of this time."""
-        notes, numbers, end = list[Note](), self._numbers, self._end
-        for at, values in zip(places, recorded, strict=True):
-            begins = values[0] == STARTED
-            step, task, attempt, path, more = begin_of(values) if begins else end_of(values)
-            index = path[-1] if path else -1
-            if index < 0:
-                index = inner_index(path)
-            notes.append((begins, at, numbers[step], task, attempt, index, more))
-            if step == end and not begins:
-                self._end_task = task
-        for number in self.table.note_all(notes):
-            self._counts[number] += 1
-        self.attempts.note_all(notes, max(time - self._started, 0))
+    def note_all(self, places: Sequence[int], records: PlainRecords) -> bool:
+        """Add the records at these offsets at once, if that comes to the same as one by one.
+
+        That is so if each begins a new task in its first attempt, or ends an attempt that runs. If
+        it is not so, or if one is not of this run, nothing is changed, and the result is False.
+        """
+        begins, ends = records.begins, records.ends
+        if not (self._are_first(places, begins) and self._are_running(begins, ends)):
+            return False
+        if begins is not None:
+            at, numbers = [places[each] for each in begins.at], self._numbers_of(begins)
+            indexes = _inner_indexes(begins.paths)
+            self.table.begin_all(begins.tasks, at, numbers, _from_zero(indexes))
+            moments = self._moments(begins.times)
+            self.attempts.begin_all(numbers, begins.tasks, indexes, moments, begins.more)
+            for number in set(numbers):
+                self._counts[number] += numbers.count(number)
+        if ends is not None:
+            at, numbers = [places[each] for each in ends.at], self._numbers_of(ends)
+            indexes = _from_zero(_inner_indexes(ends.paths))
+            self.table.end_all(ends.tasks, at, numbers, ends.attempts, indexes)
+            self.attempts.end_all(ends.tasks, self._moments(ends.times), ends.more)
+            if self._end in ends.steps:
+                pairs = zip(ends.steps, ends.tasks, strict=True)
+                self._end_task = [task for step, task in pairs if step == self._end][-1]
+        return True
+
+    def note_recorded(self, places: Sequence[int], recorded: Sequence[Sequence[Any]]) -> None:
+        """Add the records at these offsets, each a TaskStarted or a TaskSucceeded of this run."""
+        if not self.note_all(places, known_records(recorded)):
+            for at, values in zip(places, recorded, strict=True):
+                self._note(at, values)
+
+    def _are_first(self, places: Sequence[int], begins: RecordColumns | None) -> bool:
+        """Whether each of these records begins the first attempt of another new task."""
+        if begins is None:
+            return True
+        tasks = begins.tasks
+        return (
+            len(set(tasks)) == len(tasks)
+            and max(tasks) * ENTRY_BYTES <= most_table_bytes(places[0])
+            and not any(begins.attempts)
+            and self._numbers.keys() >= set(begins.steps)
+            and self.table.are_new(tasks)
+        )
+
+    def _are_running(self, begins: RecordColumns | None, ends: RecordColumns | None) -> bool:
+        """Whether each of these records ends an attempt of another task which runs by then."""
+        if ends is None:
+            return True
+        tasks, runs = ends.tasks, self.table.runs
+        if len(set(tasks)) < len(tasks) or not self._numbers.keys() >= set(ends.steps):
+            return False
+        begun = {} if begins is None else dict(zip(begins.tasks, begins.at, strict=True))
+        for task, attempt, at in zip(tasks, ends.attempts, ends.at, strict=True):
+            since = begun.get(task)
+            if not runs(task, attempt) if since is None else (attempt or since > at):
+                return False
+        return True
+
+    def _numbers_of(self, records: RecordColumns) -> list[int]:
+        return [self._numbers[step] for step in records.steps]
+
+    def _moments(self, times: Sequence[int]) -> list[int]:
+        """These times in microseconds since the run's start."""
+        started = self._started
+        return [time - started if time > started else 0 for time in times]
 
     def end(self, at: int, status: Status, time: int) -> None:
         """Add the run's last record, at offset `at`; `time` is in microseconds since 1970."""
@@ -577,6 +369,17 @@ _ENDED_AS: Final = {int(state): int(AttemptState[state.name]) for state in TaskS
 """How an attempt stands after the record that has brought its task into this state."""
 _BEGINNING: Final = frozenset({STARTED, CLONED})
 """The kinds of records with which an attempt begins."""
+
+
+def _inner_indexes(paths: Sequence[Sequence[int]]) -> list[int]:
+    """`inner_index` of each of these paths."""
+    indexes = [path[-1] if path else -1 for path in paths]
+    return indexes if min(indexes) >= 0 else [inner_index(path) for path in paths]
+
+
+def _from_zero(indexes: list[int]) -> list[int]:
+    """The same indexes, but 0 outside of any foreach."""
+    return indexes if min(indexes) >= 0 else [max(index, 0) for index in indexes]
 
 
 def other_owner(summary: Summary, run: StoredRun) -> str:

@@ -30,6 +30,7 @@ import struct
 import sys
 from array import array
 from enum import IntEnum
+from itertools import accumulate, islice, repeat
 from typing import TYPE_CHECKING, Any, Final, Self
 from zlib import crc32
 
@@ -43,7 +44,7 @@ from asyncflow.events.records import FAILED, MAX_TASK, SUCCEEDED, is_caught, was
 from asyncflow.store.journal import PREFIX_BYTES, frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.store.interface import StoredRun
 
@@ -62,7 +63,6 @@ UNENDED: Final = (1 << 64) - 1
 """In the place of the end of an attempt that has not ended."""
 _MOST_TIME: Final = 1 << 62
 _MOST_INDEX: Final = (1 << 32) - 2
-_PLAIN_NUMBER: Final = 254  # the highest number of an attempt that a row has as it is
 _MOST_TEXT_BYTES: Final = 64 << 20  # beyond, items have no texts here
 _MOST_HEADER_BYTES: Final = 1 << 20
 _LEAST_RECORD_BYTES: Final = 16  # each attempt has a record, which is longer than that
@@ -122,12 +122,6 @@ def _numbers_in(rows: bytes, kind: str) -> array[int]:
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers
-
-
-Note = tuple[bool, int, int, int, int, int, Any]
-"""One of many records: whether it begins an attempt, or ends it well; its offset in the journal;
-step, task, attempt and innermost index as `AttemptTable.begin` is told them; the text of its item
-if it begins one, else how many seconds it took."""
 
 
 class AttemptTable:
@@ -192,32 +186,44 @@ class AttemptTable:
             self._open[task], state = at, _FAILED
         self._close(at, time, state)
 
-    def note_all(self, notes: Sequence[Note], time: int) -> None:
-        """Do what `begin` and `end` do, for many records of one moment."""
-        # An engine does this for all tasks that do well. So the usual case is without any call.
-        rows, texts, running = self._rows, self._texts, self._open
-        pack, pack_time, time_at = _ROW.pack, _MOMENT.pack_into, _MOMENT.unpack_from
-        changes = self.changes + len(notes)
-        for begins, _, step, task, attempt, index, more in notes:
-            at = running.get(task, -1)
-            if begins:
-                if at >= 0 or attempt > _PLAIN_NUMBER or index > _MOST_INDEX:
-                    self.begin(step, task, attempt, index, time, more)
-                    continue
-                if more and len(texts) < _MOST_TEXT_BYTES:
-                    texts += more.encode("utf-8", "backslashreplace")
-                running[task] = len(rows)
-                rows += pack(time, UNENDED, task, index + 1, len(texts), step, attempt, _RUNNING)
-            elif at < 0 or rows[at + _STATE_AT - 1] != attempt or rows[at + _STATE_AT] != _RUNNING:
-                self.end((step, task, attempt, index), time, _SUCCEEDED, "", more)
-            else:
-                del running[task]
-                began = time - int(more * 1e6)
-                if more and began > time_at(rows, at)[0] + _LEAST_IMPORT:
-                    pack_time(rows, at, began)
-                pack_time(rows, at + _END_AT, time)
-                rows[at + _STATE_AT] = _SUCCEEDED
-        self.changes = changes
+    def begin_all(
+        self,
+        steps: Sequence[int],
+        tasks: Sequence[int],
+        indexes: Sequence[int],
+        times: Sequence[int],
+        items: Sequence[str],
+    ) -> None:
+        """Do what `begin` does for the first attempts of tasks that are new, each another one."""
+        texts, rows = self._texts, self._rows
+        bounds: Iterable[int] = repeat(len(texts))
+        if any(items):
+            encoded = [item.encode("utf-8", "backslashreplace") for item in items]
+            added = b"".join(encoded)
+            if len(texts) + len(added) >= _MOST_TEXT_BYTES:
+                for each in zip(steps, tasks, repeat(0), indexes, times, items, strict=False):
+                    self.begin(*each)
+                return
+            bounds = islice(accumulate(map(len, encoded), initial=len(texts)), 1, None)
+            texts += added
+        above = [index + 1 if index <= _MOST_INDEX else _MOST_INDEX + 1 for index in indexes]
+        at, ends, zeros = len(rows), repeat(UNENDED), repeat(0)
+        columns = times, ends, tasks, above, bounds, steps, zeros, repeat(_RUNNING)
+        rows += b"".join(map(_ROW.pack, *columns))
+        self._open.update(zip(tasks, range(at, len(rows), ROW_BYTES), strict=True))
+        self.changes += len(tasks)
+
+    def end_all(self, tasks: Sequence[int], times: Sequence[int], seconds: Sequence[float]) -> None:
+        """Do what `end` does for attempts that run and have succeeded, each of another task."""
+        rows, begun = self._rows, [self._open.pop(task) for task in tasks]
+        pack_time, time_at = _MOMENT.pack_into, _MOMENT.unpack_from
+        for at, time, took in zip(begun, times, seconds, strict=True):
+            began = time - int(took * 1e6)
+            if took and began > time_at(rows, at)[0] + _LEAST_IMPORT:
+                pack_time(rows, at, began)
+            pack_time(rows, at + _END_AT, time)
+            rows[at + _STATE_AT] = _SUCCEEDED
+        self.changes += len(tasks)
 
     def _add(self, step: int, task: int, attempt: int, index: int, time: int, item: str) -> int:
         at = len(self._rows)

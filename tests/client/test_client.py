@@ -29,7 +29,8 @@ from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.store.journal import frame, is_being_written
 from asyncflow.store.local_store import LocalRun
-from asyncflow.store.run_index import ENTRY_BYTES, TaskEntry, TaskState, TaskTable, write_summary
+from asyncflow.store.run_index import write_summary
+from asyncflow.store.task_table import ENTRY_BYTES, TaskEntry, TaskState, TaskTable
 from asyncflow.values import Failure, Status
 from tests.support.written_runs import STARTED_AT, OpenTask, RunWriter
 

@@ -13,7 +13,7 @@ from asyncflow.events import TaskStarted
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.store.limit_files import Bounds, LimitFile
-from asyncflow.store.run_index import TaskState
+from asyncflow.store.task_table import TaskState
 from tests.support.written_runs import OpenTask, RunWriter
 
 RUN = "1795472682985927"

@@ -20,7 +20,8 @@ from asyncflow.flow.config import FILES_VARIABLE, VALUES_VARIABLE
 from asyncflow.store.artifacts import BLOB_BYTES, INLINE_BYTES
 from asyncflow.store.object_store.addresses import CACHE_VARIABLE
 from asyncflow.store.object_store.node_cache import CACHE_BYTES_VARIABLE
-from asyncflow.store.run_index import Summary, TaskState
+from asyncflow.store.run_index import Summary
+from asyncflow.store.task_table import TaskState
 from asyncflow.values import ArtifactRef, Encoding, Place
 from tests.support.doc_pages import fences_of, needs_a_cluster, try_page
 

@@ -124,13 +124,13 @@ def numbers_in(data):
 def test_fifty_watchers_read_a_journal_once(tmp_path, monkeypatch):
     """One of them reads for all, and when it goes away, another one does."""
     reads = []
-    kept = RunJournal.records
+    kept = RunJournal.batches
 
     def counted(self, offset):
         reads.append(offset)
         return kept(self, offset)
 
-    monkeypatch.setattr(RunJournal, "records", counted)
+    monkeypatch.setattr(RunJournal, "batches", counted)
     run = wide(tmp_path / "store")
     opened = OpenedRuns(str(tmp_path / "store"))
 

@@ -16,7 +16,8 @@ from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
 from asyncflow.scheduling.item_streams import ItemStreams
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
-from asyncflow.store.run_index import RunIndex, TaskState
+from asyncflow.store.run_index import RunIndex
+from asyncflow.store.task_table import TaskState
 from asyncflow.values import Outcome, Status
 from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, Succeeded
 
@@ -60,7 +61,7 @@ class Life:
 
     def read(self, framed: bytes) -> None:
         """The reader comes by one record."""
-        self.replay.handle(self.size, framed[PREFIX_BYTES:])
+        self.replay.handle_all([self.size], [framed[PREFIX_BYTES:]])
         self.size += len(framed)
 
     def write(self, batch: Batch) -> None:

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from asyncflow.errors import JournalError
 from asyncflow.store.local_store import LocalRun
-from asyncflow.store.run_index import (
-    ENTRY_BYTES,
-    Summary,
-    TaskEntry,
-    TaskState,
-    TaskTable,
-    read_entry,
-    write_summary,
-)
+from asyncflow.store.run_index import Summary, write_summary
+from asyncflow.store.task_table import ENTRY_BYTES, TaskEntry, TaskState, TaskTable, read_entry
 from asyncflow.values import Status
 
 entries = st.builds(

@@ -24,7 +24,8 @@ from asyncflow.events.types import from_microseconds, to_microseconds
 from asyncflow.store.journal import HEADER, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.local_store import LocalRun
-from asyncflow.store.run_index import Summary, TaskEntry, TaskState, TaskTable, write_summary
+from asyncflow.store.run_index import Summary, write_summary
+from asyncflow.store.task_table import TaskEntry, TaskState, TaskTable
 from asyncflow.values import Status
 from tests.support.output_records import pack_logged
 from tests.support.store_files import begin_journal, writer_of

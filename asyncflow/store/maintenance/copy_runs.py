@@ -46,10 +46,11 @@ from asyncflow.events.records import (
 from asyncflow.store.journal import FIRST_RECORD, HEADER, frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.reachable import exclusive
-from asyncflow.store.run_index import INDEX, SUMMARY, Summary
+from asyncflow.store.run_index import SUMMARY, Summary
 from asyncflow.store.run_tags import TAGS
 from asyncflow.store.run_times import TIMES
 from asyncflow.store.segments import SUFFIX
+from asyncflow.store.task_table import INDEX
 from asyncflow.values import ArtifactRef, Place
 
 if TYPE_CHECKING:

@@ -33,9 +33,10 @@ from asyncflow.store.object_store.piece_file import PieceFile
 from asyncflow.store.object_store.sent_journal import JOURNAL, PieceJournal
 from asyncflow.store.object_store.value_source import aside_name, blob_name
 from asyncflow.store.run_ids import REMOVED, RUN_ID
-from asyncflow.store.run_index import INDEX, SUMMARY, Summary
+from asyncflow.store.run_index import SUMMARY, Summary
 from asyncflow.store.run_tags import TAGS, changed_tags
 from asyncflow.store.run_times import TIMES, AttemptTable
+from asyncflow.store.task_table import INDEX
 from asyncflow.values import Place
 
 if TYPE_CHECKING:

@@ -38,9 +38,10 @@ from asyncflow.store.layout import sign_of_beginning
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.mailbox import MAILBOX, messages_in
 from asyncflow.store.manifests import JournalManifests
-from asyncflow.store.run_index import Summary, TaskTable, most_table_bytes, other_owner
+from asyncflow.store.run_index import Summary, other_owner
 from asyncflow.store.run_tags import TAGS, changed_tags
 from asyncflow.store.run_times import TIMES, AttemptTable
+from asyncflow.store.task_table import TaskTable, most_table_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,7 +27,7 @@ from asyncflow.store.object_store.pieces import MOST_BYTES, WRITER_BYTES, Piece,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from asyncflow.store.journal import JournalWriter
+    from asyncflow.store.journal import JournalWriter, RecordBatch
     from asyncflow.store.object_store.claim import Claim
     from asyncflow.store.object_store.objects import Objects
     from asyncflow.store.object_store.shipper import Shipper
@@ -314,6 +314,15 @@ class PieceJournal(RecordReader):
         """
         self._file.refresh()
         return super().read_from(offset)
+
+    def read_batches(self, offset: int = 0) -> Iterator[RecordBatch]:
+        """The same records, many at once, after a look for new pieces.
+
+        Raises:
+            JournalError: There is damage before the end; the records before it have come.
+        """
+        self._file.refresh()
+        return super().read_batches(offset)
 
     def size(self) -> int:
         """Length in bytes, as it was when it was last looked at."""

@@ -39,7 +39,8 @@ from asyncflow.scheduling.run_services import RunServices
 from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
 from asyncflow.store.local_store import LocalStore
 from asyncflow.store.maintenance import verify
-from asyncflow.store.run_index import INDEX, Summary
+from asyncflow.store.run_index import Summary
+from asyncflow.store.task_table import INDEX
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor
 from asyncflow.values import Status
 from asyncflow.workers.program_environment import ProgramEnvironment
@@ -380,8 +381,8 @@ class World:
             (first,) = unpack_events(reader.read_one(len(HEADER)), "Simulated", run_id)
             assert isinstance(first, RunStarted)
             replay = Replay(first, Graph.from_data(first.graph))
-            for at, record, _ in reader.read_from(len(HEADER)):
-                replay.handle(at, record)
+            for batch in reader.read_batches(len(HEADER)):
+                replay.handle_all(batch.places, batch.payloads)
         table = replay.index.table.dump()
         assert replay.summary()._replace(index_checksum=crc32(table)) == written
         assert stored.read_file(INDEX, most=len(table) + 1) == table
