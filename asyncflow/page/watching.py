@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS: Final = 0.02
 """Between two looks at a journal: what happens is told within a tenth of a second, also after a
 long silence. A look costs a hundred microseconds."""
-_BUSY_SECONDS: Final = 0.06
+_BUSY_SECONDS: Final = 0.08
 """The same while much happens: what comes in that time is told in one message."""
+_MADE_AT_ONCE: Final = 4  # kinds of messages that a look makes: few pages show another one
 _REMOTE_PAUSE_SECONDS: Final = 1.0  # each look at an object store is a request
 _ALIVE_SECONDS: Final = 0.5  # between two looks whether the engine is there, while nothing happens
 _COMMENT_SECONDS: Final = 15.0
@@ -67,8 +69,8 @@ class _Waiters:
     async def look(self, look: Callable[[], Awaitable[bool]]) -> None:
         """Return when there is news, or when somebody else has to look."""
         if self.is_looked_for:
-            with anyio.move_on_after(_COMMENT_SECONDS):
-                await self.news.wait()
+            # Without a time limit, which would cost as much as the rest: who looks has one.
+            await self.news.wait()
             return
         self.is_looked_for = True
         until = time.monotonic() + _COMMENT_SECONDS
@@ -84,6 +86,10 @@ class _Waiters:
 # --- the events of a run ------------------------------------------------------------------------
 
 
+_Key = tuple[int, Wish]
+"""How far somebody has come, and what is wished for."""
+
+
 class RunWatch:
     """How far one run has come, for all who watch it, and the latest messages about it."""
 
@@ -96,9 +102,11 @@ class RunWatch:
         self._last = -1
         """The number of the last event that was read."""
         self._next = self._alive_at = 0.0
-        self._told: OrderedDict[tuple[int, Wish], News] = OrderedDict()
+        self._told: OrderedDict[_Key, News] = OrderedDict()
         self._bytes = 0
         self._telling = anyio.Lock()
+        self._waiting: dict[_Key, int | None] = {}
+        """What is waited for, as `_tell` is asked for it."""
         self.end: dict[str, Any] | None = None
 
     async def follow(self, since: int, wish: Wish) -> AsyncIterator[bytes]:
@@ -117,6 +125,8 @@ class RunWatch:
                 yield COMMENT
                 sent = time.monotonic()
             else:
+                if len(self._waiting) < MOST_WATCHERS:
+                    self._waiting[since, wish] = offset
                 await self._waiters.look(self._look)
 
     async def _tell(self, since: int, offset: int | None, wish: Wish) -> News:
@@ -137,23 +147,48 @@ class RunWatch:
                 self.end = _unreadable(error)
                 self._last = since
                 return News(since, offset, COMMENT)
-            self._told[key] = made
-            self._bytes += len(made.message)
-            while self._bytes > _KEPT_BYTES or len(self._told) > _KEPT_MESSAGES:
-                _, old = self._told.popitem(last=False)
-                self._bytes -= len(old.message)
+            self._keep(key, made)
             return made
+
+    def _keep(self, key: _Key, made: News) -> None:
+        if key in self._told:
+            return
+        self._told[key] = made
+        self._bytes += len(made.message)
+        while self._bytes > _KEPT_BYTES or len(self._told) > _KEPT_MESSAGES:
+            _, old = self._told.popitem(last=False)
+            self._bytes -= len(old.message)
 
     # --- what the one who looks does for all ---
 
     async def _look(self) -> bool:
         """Look once; return whether there is news. What is read counts when it is taken in."""
         await anyio.sleep(max(self._next - time.monotonic(), 0))
-        last, end = await self._read(self._read_on)
+        waiting = list(self._waiting.items())[:_MADE_AT_ONCE]
+        last, end, made = await self._read(lambda: self._read_on_and_tell(waiting))
         is_news = last > self._last or end is not None
         self._next = time.monotonic() + (self._busy if is_news else self._quiet)
         self._last, self.end = max(last, self._last), end
+        if is_news:
+            self._waiting.clear()
+        for key, news in made.items():
+            self._keep(key, news)
         return is_news
+
+    def _read_on_and_tell(
+        self, waiting: Sequence[tuple[_Key, int | None]]
+    ) -> tuple[int, dict[str, Any] | None, dict[_Key, News]]:
+        """What `_read_on` says, and the messages that are waited for.
+
+        So all who wait are woken once, and find what they wait for.
+        """
+        last, end = self._read_on()
+        made: dict[_Key, News] = {}
+        if last > self._last:
+            for (since, wish), offset in waiting:
+                with suppress(AsyncflowError, OSError):  # `_tell` says so
+                    made[since, wish] = news_of(self._record, since, last, offset, wish)
+        return last, end, made
 
     def _read_on(self) -> tuple[int, dict[str, Any] | None]:
         """The number of the last event, and how the run has ended, if it has."""
