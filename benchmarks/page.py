@@ -42,6 +42,7 @@ SILENCE_SECONDS = 60.0
 WATCHERS = 50
 WATCHED_TASKS = 10_000
 WATCH_ROUNDS = 5
+RATED_TASKS = 50_000
 LARGE = "Wide/1800000000000000"
 LIMITS = {
     "first screen": 300,
@@ -266,6 +267,46 @@ def watch_costs(folder: Path) -> None:
         )
 
 
+def watch_rates(folder: Path) -> None:
+    """The rate of a run by the clock, without a page and with some, in alternating rounds."""
+    print(f"the rate of a run of {RATED_TASKS:,} tasks by the clock, beside pages that show counts")
+    rates: dict[int, list[float]] = {watchers: [] for watchers in (0, 1, WATCHERS)}
+    for turn in range(WATCH_ROUNDS):
+        # each of them is the first of a round as often as another one
+        for watchers in (*[*rates][turn % 3 :], *[*rates][: turn % 3]):
+            seconds = run_beside(folder / f"rate{watchers}-{turn}", watchers, {"steps": "1"})
+            rates[watchers].append(RATED_TASKS / seconds)
+    for watchers, found in rates.items():
+        ratios = sorted(map(truediv, found, rates[0]))
+        print(
+            f"  {watchers:2d} pages: {statistics.median(found):6,.0f} tasks a second, "
+            f"{statistics.median(ratios):.2f} of the rate without"
+            + (f" ({ratios[0]:.2f} to {ratios[-1]:.2f}), at least 0.95" if watchers else "")
+        )
+
+
+def run_beside(store: Path, watchers: int, wish: dict[str, str]) -> float:
+    """How many seconds a run takes beside so many pages; there is no server if there are none."""
+    open_store(store, create=True)
+    with ExitStack() as opened:
+        command = [sys.executable, "-c", ENGINE, str(store), str(RATED_TASKS)]
+        client = opened.enter_context(serving(store))[0] if watchers else None
+        if client is not None:
+            client.get("api/info")
+        engine = opened.enter_context(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+        )
+        assert engine.stdout is not None  # noqa: S101 - it is a pipe
+        engine.stdout.readline()  # the run has begun
+        began = time.monotonic()
+        if client is not None:
+            pages = Thread(target=drain, args=(client, watchers, wish))
+            pages.start()
+            opened.callback(pages.join)
+        engine.stdout.readline()
+        return time.monotonic() - began
+
+
 def engine_cpu(store: Path, watchers: int, wish: dict[str, str]) -> tuple[float, float]:
     """Microseconds of the engine's and of the server's CPU for each task of a run."""
     open_store(store, create=True)
@@ -319,6 +360,7 @@ def main() -> None:
         look_at_many_runs(many)
         watch_live(Path(folder), SILENCE_SECONDS)
         watch_costs(Path(folder))
+        watch_rates(Path(folder))
 
 
 if __name__ == "__main__":

@@ -51,10 +51,15 @@ class Json(Response):
         return content if isinstance(content, bytes) else to_bytes(content)
 
 
+_encode: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":")
+).encode  # `dumps` makes a new one each time
+
+
 def to_bytes(data: Any) -> bytes:
     """Plain data as JSON. A number that JSON lacks becomes null; half a character, a `?`."""
     try:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _encode(data)
     except ValueError:
         text = json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")

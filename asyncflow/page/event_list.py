@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from asyncflow.client.run_files import RunRecord
+    from asyncflow.values import Manifest
 
 SEARCH_BYTES: Final = 50 << 20
 """How much of a journal one question may read."""
 SEARCH_SECONDS: Final = 2.0
-_LONG: Final = 4_000  # characters of a text
-_MOST_NAMES: Final = 50  # of artifacts
+LONG: Final = 4_000  # characters of a text
+MOST_NAMES: Final = 50  # of artifacts
 _LEFT_OUT: Final = frozenset(
     {
         "cards",
@@ -75,16 +76,16 @@ def event_data(event: Event, started: int) -> dict[str, Any]:
         if isinstance(value, bytes):  # refs, packed
             continue
         if isinstance(value, str):
-            if len(value) > _LONG:
+            if len(value) > LONG:
                 # a traceback says most at its end
-                value = "…" + value[-_LONG:] if name == "traceback" else cut(value, _LONG)
+                value = "…" + value[-LONG:] if name == "traceback" else cut(value, LONG)
                 data[f"{name}_cut"] = True
         elif isinstance(value, tuple):
-            value = list(islice(value, _MOST_NAMES))
+            value = list(islice(value, MOST_NAMES))
         elif isinstance(value, dict):
             value = {
                 cut(str(key), 200): cut(str(each), 200)
-                for key, each in islice(value.items(), _MOST_NAMES)
+                for key, each in islice(value.items(), MOST_NAMES)
             }
         data[name] = value
     if isinstance(event, ArtifactsEvent | RunStarted):
@@ -94,9 +95,14 @@ def event_data(event: Event, started: int) -> dict[str, Any]:
 
 def _names(event: ArtifactsEvent | RunStarted) -> list[str]:
     try:
-        return [cut(name, 200) for name in islice(event.artifacts, _MOST_NAMES)]
+        return names_in(event.artifacts)
     except AsyncflowError:
         return []
+
+
+def names_in(manifest: Manifest) -> list[str]:
+    """The names of the first artifacts of a manifest."""
+    return [cut(name, 200) for name in islice(manifest, MOST_NAMES)]
 
 
 def codes_of(types: Collection[str]) -> frozenset[int]:

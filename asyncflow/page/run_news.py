@@ -10,19 +10,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncflow.client.step_rows import step_row
-from asyncflow.events.packing import unpack_events
-from asyncflow.events.records import KNOWN
+from asyncflow.events.packing import events_of
+from asyncflow.events.records import KNOWN, fields_of, seq_of
 from asyncflow.events.types import to_microseconds
 from asyncflow.page.answers import to_bytes
 from asyncflow.page.event_list import event_data, is_of
+from asyncflow.page.event_texts import EventTexts
 from asyncflow.page.journal_marks import marks_of
 from asyncflow.store.journal import PREFIX_BYTES
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asyncflow.client.run_files import RunRecord
 
-_MESSAGE_BYTES: Final = 64 << 10
+_MESSAGE_BYTES: Final = 128 << 10
 _MOST_RECORDS: Final = 5_000  # looked at for one message: takes a thread some milliseconds
 _MOST_STEPS: Final = 200  # in one message
 
@@ -80,8 +83,7 @@ def news_of(record: RunRecord, since: int, until: int, offset: int | None, wish:
 def _events(
     record: RunRecord, since: int, until: int, offset: int | None, wish: Wish
 ) -> tuple[list[bytes], int, int | None]:
-    place, started = record.place, to_microseconds(record.started.time)
-    resolve = record.journal.manifests.resolved
+    texts_of = EventTexts(to_microseconds(record.started.time))
     texts: list[bytes] = []
     marks, room, last = marks_of(record), _MESSAGE_BYTES, since
     _, end = record.tasks.read_so_far()
@@ -92,22 +94,33 @@ def _events(
         if looked_at > _MOST_RECORDS and seq > since + 1:
             return texts, seq - 1, at
         offset = at
-        for event in (
-            unpack_events(payload, place.flow, record.run_id, resolve) if code in wish.codes else ()
-        ):
-            if event.seq <= since or not is_of(event, wish.step, wish.task):
+        for number, text in _texts(record, payload, texts_of, wish) if code in wish.codes else ():
+            if number <= since:
                 continue
-            if event.seq > until:
+            if number > until:
                 return texts, until, at
-            text = to_bytes(event_data(event, started))
             room -= len(text)
             if room < 0 and texts:
                 return texts, last, at
             texts.append(text)
-            last = event.seq
+            last = number
         if at + PREFIX_BYTES + len(payload) >= end:  # behind it may be damage
             break
     return texts, until, offset
+
+
+def _texts(
+    record: RunRecord, payload: bytes, texts: EventTexts, wish: Wish
+) -> Iterator[tuple[int, bytes]]:
+    """The events of a record that are wished for: the number of each, and its JSON."""
+    values = fields_of(payload)
+    if wish.step is None and wish.task is None and (text := texts.of(values)) is not None:
+        yield seq_of(values), text
+        return
+    resolve = record.journal.manifests.resolved
+    for event in events_of(values, record.place.flow, record.run_id, resolve):
+        if is_of(event, wish.step, wish.task):
+            yield event.seq, to_bytes(event_data(event, texts.started))
 
 
 def _rows(record: RunRecord, since: int, until: int) -> tuple[list[dict[str, Any]], int]:
