@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.flow.spec import FlowSpec
+    from asyncflow.store.interface import RunStore
     from asyncflow.store.limit_files import Bounds
+    from asyncflow.store.limit_interface import LimitStore
 
 
 def make_limit(flow: type[FlowSpec] | None, script: str) -> click.Group:  # noqa: ARG001 - as its siblings
@@ -31,11 +33,12 @@ def make_limit(flow: type[FlowSpec] | None, script: str) -> click.Group:  # noqa
     )
 
 
-def _folder(store: Path | str | None, *, create: bool = False) -> Path:
+def _limits(store: Path | str | None, *, create: bool = False) -> LimitStore:
     from asyncflow._support.settings import Settings
     from asyncflow.store import open_store
 
-    return open_store(Settings.read(store=store).store, create=create).limits
+    opened: RunStore = open_store(Settings.read(store=store).store, create=create)
+    return opened.named_limits
 
 
 def _make_list() -> click.Command:
@@ -44,7 +47,7 @@ def _make_list() -> click.Command:
         from asyncflow.client.limit_data import limits_data
         from asyncflow.store.limit_files import Bounds
 
-        found = list(limits_data(_folder(store)))
+        found = list(limits_data(_limits(store)))
         if as_json:
             click.echo(json.dumps(found, indent=2))
             return
@@ -71,15 +74,14 @@ def _make_set() -> click.Command:
         *,
         as_json: bool,
     ) -> None:
-        from asyncflow.store.limit_files import Bounds, LimitFile
+        from asyncflow.store.limit_files import Bounds
 
         _check_name(name)
         if at_once is None and per_second is None:
             message = f"give a value for {name}: a number at a time, --per-second, or both"
             raise click.UsageError(message)
         bounds = Bounds(at_once, per_second)
-        with LimitFile.open(_folder(store, create=True), name, mend=True) as file:
-            file.set_bounds(bounds)
+        _limits(store, create=True).set_bounds(name, bounds)
         _tell(name, bounds, as_json=as_json)
 
     return click.Command(
@@ -110,16 +112,15 @@ def _make_set() -> click.Command:
 
 def _make_unset() -> click.Command:
     def unset(name: str, store: Path | str | None, *, as_json: bool) -> None:
-        from asyncflow.store.limit_files import Bounds, LimitFile, names_in
+        from asyncflow.store.limit_files import Bounds
 
         _check_name(name)
-        folder = _folder(store)
-        if name not in names_in(folder):
-            there = ", ".join(names_in(folder)) or "none"
+        limits = _limits(store)
+        if name not in (names := limits.names()):
+            there = ", ".join(names) or "none"
             message = f"the store has no limit {name!r}; it has {there}"
             raise NotFoundError(message)
-        with LimitFile.open(folder, name, mend=True) as file:
-            file.set_bounds(Bounds())
+        limits.set_bounds(name, Bounds())
         _tell(name, Bounds(), as_json=as_json)
 
     return click.Command(

@@ -6,41 +6,43 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import LimitError
-from asyncflow.store.limit_files import Bounds, LimitFile, names_in
+from asyncflow.store.limit_files import Bounds
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from asyncflow.client.objects import Run
+    from asyncflow.store.limit_files import LimitUse
+    from asyncflow.store.limit_interface import LimitStore
 
 
-def limits_data(folder: Path) -> Iterator[dict[str, Any]]:
+def limits_data(limits: LimitStore) -> Iterator[dict[str, Any]]:
     """Every limit of a store: its bounds, and how much of it is in use.
 
     Raises:
-        LimitError: The file of a limit is damaged.
+        LimitError: A limit is damaged, or cannot be read.
     """
-    for name in names_in(folder):
-        with LimitFile.open(folder, name) as file:
-            yield {"name": name, **bounds_data(file.bounds()), **_use_data(file)}
+    for name in limits.names():
+        use = limits.look(name)
+        yield {"name": name, **bounds_data(use.bounds), **_use_data(use)}
 
 
 def limits_of(run: Run) -> Iterator[dict[str, Any]]:
     """The limits on the steps of a running run; a full limit is why its tasks wait."""
     if run.status is not Status.RUNNING:
         return
-    folder = run._place.store.limits  # noqa: SLF001 - parts of one package
+    limits = run._place.store.named_limits  # noqa: SLF001 - parts of one package
     for step in run.graph:
         for name, *bounds in step.options.get("limit") or ():
-            with suppress(LimitError), LimitFile.open(folder, name, make=False) as file:
-                allowed = file.bounds().or_else(Bounds(*bounds))
+            with suppress(LimitError):
+                use = limits.look(name)
+                allowed = use.bounds.or_else(Bounds(*bounds))
                 yield {
                     "name": name,
                     "step": step.name,
                     **bounds_data(allowed),
-                    **_use_data(file),
+                    **_use_data(use),
                 }
 
 
@@ -49,5 +51,5 @@ def bounds_data(bounds: Bounds) -> dict[str, Any]:
     return {"at_once": bounds.at_once, "per_second": bounds.per_second}
 
 
-def _use_data(file: LimitFile) -> dict[str, Any]:
-    return {"in_use": file.in_use(), "engines_waiting": file.in_line()}
+def _use_data(use: LimitUse) -> dict[str, Any]:
+    return {"in_use": use.in_use, "engines_waiting": use.engines_waiting}

@@ -181,12 +181,8 @@ class Engine(Starter, Watchable):
         return self._make_executor(listener, size=size, scratch=scratch, store=location)
 
     def _open_limits(self, wake: Callable[[Any], None]) -> Limits:
-        unshared = None
-        if self._store.cache:
-            from asyncflow.scheduling.unshared_limits import UnsharedLimits
-
-            unshared = UnsharedLimits(self._store.other_users)
-        self._limits = Limits(self._store.limits, self._pools.disk, wake, unshared=unshared)
+        limits, grace = self._store.named_limits, self.settings.grace_seconds
+        self._limits = Limits(limits, self._pools.disk, wake, grace_seconds=grace)
         return self._limits
 
     def _entered_again(self) -> AsyncflowError:
@@ -213,6 +209,7 @@ class Engine(Starter, Watchable):
             self._dispatcher.close()
             try:
                 await self._dispatcher.executor.close()
+                await in_thread(self._pools.syncs, self._limits.leave)
                 await in_thread(self._pools.syncs, self._store.close)
             finally:
                 await self._pools.close()

@@ -4,13 +4,15 @@ A task of a step under `@limit` is sent to a worker only if all its limits have 
 holds these places until its attempt ends. It takes all of them or none, so that no task holds one
 place while it waits for another. A run that must wait is queued here; its other steps and other
 runs go on. A waiting run costs at most a timer. A place that this engine frees wakes the next run
-at once. Places that other engines free are looked for every 20 ms, and only while a run waits.
+at once. In a folder, places that other engines free are looked for every 20 ms, and only while a
+run waits. In an object store, a thread looks for them, and wakes the run.
 
-Between engines, tickets decide. An engine that finds a limit taken takes a ticket, and lets those
-with earlier ones go first. An engine that got its turn keeps it for 0.1 s, so that a burst of short
-tasks pays for one ticket and not for one each.
+Between engines of a folder, tickets decide. An engine that finds a limit taken takes a ticket, and
+lets those with earlier ones go first. An engine that got its turn keeps it for 0.1 s, so that a
+burst of short tasks pays for one ticket and not for one each. In an object store, each engine has
+its share (`asyncflow.store.object_store.limit_share`), and tickets mean nothing.
 
-Nothing here waits, and files are opened in threads. The event loop only takes locks, and reads and
+Nothing here waits, and limits are opened in threads. The event loop only takes locks, and reads and
 writes eight bytes if there is a rate: some microseconds.
 """
 
@@ -27,18 +29,18 @@ from asyncflow._quick_classes import NamedTuple
 from asyncflow._support import log
 from asyncflow._support.timed_call import TimedCall
 from asyncflow.errors import LimitError
-from asyncflow.store.limit_files import Bounds, LimitFile
+from asyncflow.store.limit_files import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Executor as ThreadExecutor
-    from pathlib import Path
 
+    from asyncflow.errors import AsyncflowError
     from asyncflow.flow.graph import Graph
-    from asyncflow.scheduling.unshared_limits import UnsharedLimits
+    from asyncflow.scheduling.facts import ReadyTasks
+    from asyncflow.store.limit_interface import EngineLimit, LimitStore
 
 _NOTHING: Final = Bounds()
-_LOOK_SECONDS: Final = 0.02  # how late, at most, a place that another engine freed is noticed
 _KEEP_SECONDS: Final = 0.1  # how long an engine keeps its turn before it lets others go first
 _READ_SECONDS: Final = 0.5  # how late, at most, a change by `asyncflow limit set` is noticed
 _SLACK_SECONDS: Final = 0.02  # timers are no finer: under a high rate some tasks begin together
@@ -54,6 +56,13 @@ class Waiter(Protocol):
     @property
     def pathspec(self) -> str:
         """`Flow/run`."""
+
+    @property
+    def orders(self) -> ReadyTasks:
+        """Its tasks that are ready."""
+
+    def abandon(self, error: AsyncflowError) -> None:
+        """Fail the run: it cannot go on."""
 
 
 class Need(NamedTuple):
@@ -100,24 +109,23 @@ class Limits:
 
     def __init__(
         self,
-        folder: Path,
+        store: LimitStore,
         disk: ThreadExecutor,
         wake: Callable[[Any], object],
         *,
-        unshared: UnsharedLimits | None = None,
+        grace_seconds: float = 0.0,
     ) -> None:
         """Create it; `wake` is called with a run when its limit may be free.
 
-        `unshared` is for limits that other machines of the same store do not share.
+        `grace_seconds` is how long a task has to end once it was told to.
         """
-        self.folder = folder
+        self._store, self._grace_seconds = store, grace_seconds
         self._disk = disk
         self._wake = wake
         self._limits: dict[str, _Limit] = {}
         self._loop = asyncio.get_running_loop()
         self._reading: asyncio.Future[dict[str, Bounds]] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._unshared = unshared
         self._closed = False
 
     # --- opening and closing ---
@@ -126,29 +134,33 @@ class Limits:
         """Open the limits of a flow's steps; in a thread, and before any of its tasks is assigned.
 
         Raises:
-            LimitError: A limit's file cannot be made or read, or it is damaged.
+            LimitError: A limit cannot be made or read, or it is damaged.
         """
         names = {need.name for node in graph for need in needs_of(node.options.get("limit"))}
         for name in sorted(names):
-            file = LimitFile.open(self.folder, name)
+            file = self._store.open(name, grace_seconds=self._grace_seconds)
             self._loop.call_soon_threadsafe(self._add, file, file.bounds())
 
-    def _add(self, file: LimitFile, bounds: Bounds) -> None:
-        known = self._limits.get(file.path.name)
-        if self._unshared is not None:
-            self._unshared.look_at([file.path.name])
+    def _add(self, file: EngineLimit, bounds: Bounds) -> None:
+        known = self._limits.get(file.name)
         if known is None and not self._closed:
-            self._limits[file.path.name] = _Limit(file, bounds, self._loop, self._wake)
+            self._limits[file.name] = _Limit(file, bounds, self._loop, self._wake)
             return
         file.close()
         if known is not None:
             known.set(bounds)
 
+    def leave(self) -> None:
+        """Return when other engines may have all that this one had; no task runs any more.
+
+        For a thread: it may make requests.
+        """
+        for limit in list(self._limits.values()):
+            limit.file.leave()
+
     def close(self) -> None:
         """Release everything; no task runs any more, and no thread."""
         self._closed = True
-        if self._unshared is not None:
-            self._unshared.close()
         if self._timer is not None:
             self._timer.cancel()
         for limit in self._limits.values():
@@ -226,21 +238,20 @@ class Limits:
         for name, bounds in reading.result().items():
             self._limits[name].set(bounds)
         for limit in self._limits.values():
+            limit.check()
             limit.warn_of_long_waits()
-        if self._unshared is not None:
-            self._unshared.look_at(name for name, limit in self._limits.items() if limit.in_use)
         self._keep_reading()
 
     def __repr__(self) -> str:
         return f"<Limits {', '.join(map(repr, self._limits.values()))}>"
 
 
-def _read_bounds(files: Iterable[LimitFile]) -> dict[str, Bounds]:
+def _read_bounds(files: Iterable[EngineLimit]) -> dict[str, Bounds]:
     found = {}
     for file in files:
         # the file or the disk is damaged: the former settings still apply
         with suppress(LimitError):
-            found[file.path.name] = file.bounds()
+            found[file.name] = file.bounds()
     return found
 
 
@@ -249,7 +260,7 @@ class _Limit:
 
     def __init__(
         self,
-        file: LimitFile,
+        file: EngineLimit,
         bounds: Bounds,
         loop: asyncio.AbstractEventLoop,
         wake: Callable[[Any], object],
@@ -257,16 +268,18 @@ class _Limit:
         self.file = file
         self._loop, self._wake = loop, wake
         self._set = bounds
-        self._places: dict[int, int] = {}  # the places of this engine's tasks, each with its run
+        self._places: dict[int, Waiter] = {}  # the places of this engine's tasks, with their runs
         self._full = False  # the engine has all places itself: looking again is useless
         self._waiting: OrderedDict[int, Waiter] = OrderedDict()
         self._woken: Waiter | None = None
+        self._tried: list[int] = []  # the runs that were woken, and may still wait
         self._ticket: int | None = None
         self._keeps_until = 0.0
         self._blocked_until = 0.0
         self._timer: TimedCall | None = None
         self._asked = bounds
         self._since: dict[int, float] = {}  # when a run began to wait; `inf` once the log said so
+        file.watch(self._on_news)
 
     @property
     def in_use(self) -> bool:
@@ -311,17 +324,17 @@ class _Limit:
             self._wait(waiter)
             return False
         if self._loop.time() > self._keeps_until and self.file.is_preceded(self._ticket):
-            self._block(waiter, _LOOK_SECONDS)
+            self._block(waiter, self.file.look_seconds)
             return False
         if at_once is None:
             return True
-        for place in range(at_once):
-            if place not in self._places and self.file.take_place(place):
-                self._places[place] = waiter.number
-                grant.add(self, place)
-                return True
-        self._block(waiter, _LOOK_SECONDS)
-        return False
+        place = self.file.take_below(at_once, self._places)
+        if place is None:
+            self._block(waiter, self.file.look_seconds)
+            return False
+        self._places[place] = waiter
+        grant.add(self, place)
+        return True
 
     def begin_one(self, waiter: Waiter, per_second: float) -> bool:
         """Count a task that begins now, if the rate allows it."""
@@ -367,17 +380,27 @@ class _Limit:
             self._waiting[waiter.number] = waiter
             self._waiting.move_to_end(waiter.number, last=not first)
         self._since.setdefault(waiter.number, self._loop.time())
+        at_once = self.effective(self._asked).at_once or 0  # a rate alone has no places
+        self.file.expect(waiter.number, at_once, max(1, waiter.orders.ready))
+
+    def check(self) -> None:
+        """Fail the runs whose tasks have places of which others may have taken possession."""
+        error = self.file.lost() if self._places else None
+        if error is not None:
+            for waiter in {each.number: each for each in self._places.values()}.values():
+                waiter.abandon(error)
 
     def warn_of_long_waits(self) -> None:
         """Log why no task of a run under this limit starts; again only if the limit changes."""
         long_ago = self._loop.time() - PATIENCE_SECONDS
+        served = {waiter.number for waiter in self._places.values()}
         for number, waiter in self._waiting.items():
             since = self._since.get(number, math.inf)
-            if since <= long_ago and number not in self._places.values():
+            if since <= long_ago and number not in served:
                 self._since[number] = math.inf
                 in_use = len(self._places) + self.file.in_use()
                 allowed = str(self.effective(self._asked))
-                what = f"a run waits for limit {self.file.path.name}"
+                what = f"a run waits for limit {self.file.name}"
                 log.warning(what, run=waiter.pathspec, allowed=allowed, in_use=in_use)
 
     def _look_after(self, seconds: float) -> None:
@@ -397,16 +420,32 @@ class _Limit:
         self._blocked_until = 0.0
         self._full = False
         if self._waiting:
-            _, self._woken = self._waiting.popitem(last=False)
+            number, self._woken = self._waiting.popitem(last=False)
+            self._tried.append(number)
             self._wake(self._woken)
 
     def settle(self) -> None:
         """The woken runs have been tried."""
         self._woken = None
+        if self._tried:
+            for number in self._tried:
+                if number not in self._waiting:
+                    self.file.expect(number, 0, 0)
+            self._tried.clear()
         if not self._waiting:
             self._leave_line()
         elif not self._full and self._timer is None:
-            self._look_after(_LOOK_SECONDS)
+            self._look_after(self.file.look_seconds)
+
+    def _on_news(self) -> None:
+        """The limit may be free; called in any thread."""
+        with suppress(RuntimeError):  # the program has closed the loop
+            self._loop.call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        self.set(self.file.bounds())
+        self.check()
+        self.look()
 
     def _leave_line(self) -> None:
         if self._ticket is not None:
@@ -417,6 +456,7 @@ class _Limit:
         """Remove a run from the queue."""
         self._waiting.pop(waiter.number, None)
         self._since.pop(waiter.number, None)
+        self.file.expect(waiter.number, 0, 0)
         if not self._waiting:
             self._leave_line()
 
@@ -427,4 +467,4 @@ class _Limit:
         self.file.close()
 
     def __repr__(self) -> str:
-        return f"{self.file.path.name}: {len(self._places)} taken, {len(self._waiting)} waiting"
+        return f"{self.file.name}: {len(self._places)} taken, {len(self._waiting)} waiting"

@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asyncflow.store.incoming_interface import IncomingRun
     from asyncflow.store.journal import RecordBatch
     from asyncflow.store.layout import Listing
+    from asyncflow.store.limit_interface import LimitStore
     from asyncflow.store.value_interface import Tell, ValueSink, ValueSource, ValueUploader
     from asyncflow.values import RunId
 
@@ -310,17 +311,8 @@ class RunStore(Protocol):
         """A folder on a local disk for files without a name, such as output of workers."""
 
     @property
-    def limits(self) -> Path:
-        """The folder on a local disk in which engines share named limits; it may be missing."""
-
-    def other_users(self, limit: str, /) -> Sequence[str]:
-        """Note that this machine uses a limit; return the hosts that do and do not share it.
-
-        None where all that use the store share its limits.
-
-        Raises:
-            OSError: The store refuses, or does not answer.
-        """
+    def named_limits(self) -> LimitStore:
+        """The limits with names that all engines of the store share."""
 
     @property
     def cache(self) -> str:

@@ -40,7 +40,7 @@ from asyncflow.store.folders import Folder
 from asyncflow.values import LEAST_PER_SECOND, LIMIT_NAME, MOST_AT_ONCE, MOST_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 HEADER: Final = b"ASYNCFLOW LIMIT\n"
@@ -78,8 +78,19 @@ class Bounds(NamedTuple):
         return ", ".join(parts) or "as the steps say"
 
 
+class LimitUse(NamedTuple):
+    """What is set of a limit, and how much of it is in use."""
+
+    bounds: Bounds
+    in_use: int
+    """How many places the tasks of engines have."""
+    engines_waiting: int
+
+
 class LimitFile:
-    """The file of one limit, open in one engine."""
+    """The file of one limit, open in one engine; implements `EngineLimit`."""
+
+    look_seconds: Final = 0.02  # how late, at most, a place that another engine freed is noticed
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -127,6 +138,14 @@ class LimitFile:
             raise
         return file
 
+    @property
+    def name(self) -> str:
+        """The limit's name."""
+        return self.path.name
+
+    def watch(self, on_news: Callable[[], object]) -> None:
+        """Does nothing: nobody tells when a lock is released."""
+
     # --- what was set ---
 
     def bounds(self) -> Bounds:
@@ -161,9 +180,22 @@ class LimitFile:
         """Take a place; False if somebody else has it."""
         return self._lock(_PLACES + number)
 
+    def take_below(self, at_once: int, taken: Collection[int]) -> int | None:
+        """Take the first free place below `at_once`; `taken` are those that this engine has."""
+        for place in range(at_once):
+            if place not in taken and self.take_place(place):
+                return place
+        return None
+
     def free_place(self, number: int) -> None:
         """Give a place back."""
         self._locks.release(_PLACES + number)
+
+    def lost(self) -> None:
+        """None: the kernel takes no lock away."""
+
+    def expect(self, run: int, at_once: int, ready: int) -> None:
+        """Does nothing: tickets tell who waits."""
 
     # --- the queue of engines ---
 
@@ -257,6 +289,9 @@ class LimitFile:
         message = f"cannot use the limit {self.path.name!r}: {error.strerror}: {self.path}"
         return LimitError(message)
 
+    def leave(self) -> None:
+        """Does nothing: `close` releases all."""
+
     def close(self) -> None:
         """Close the file, which releases all its locks. Harmless when repeated."""
         if self._descriptor >= 0:
@@ -273,6 +308,47 @@ class LimitFile:
 
     def __repr__(self) -> str:
         return f"<LimitFile {self.path.name}>"
+
+
+class FolderLimits:
+    """The limits of a store in a folder; implements `LimitStore`."""
+
+    def __init__(self, folder: Path) -> None:
+        """The folder need not exist."""
+        self._folder = folder
+
+    def __repr__(self) -> str:
+        return f"<FolderLimits {self._folder}>"
+
+    def names(self) -> list[str]:
+        """The names of the limits that have a file, sorted."""
+        return names_in(self._folder)
+
+    def open(self, name: str, *, grace_seconds: float = 0.0) -> LimitFile:  # noqa: ARG002 - the kernel frees what an engine had
+        """Open a limit, which is made if it is missing.
+
+        Raises:
+            LimitError: No limit can have that name; its file is damaged, or cannot be made or read.
+        """
+        return LimitFile.open(self._folder, name)
+
+    def look(self, name: str) -> LimitUse:
+        """The bounds of a limit, and how much of it is in use.
+
+        Raises:
+            LimitError: There is none with that name, or it cannot be read.
+        """
+        with LimitFile.open(self._folder, name, make=False) as file:
+            return LimitUse(file.bounds(), file.in_use(), file.in_line())
+
+    def set_bounds(self, name: str, bounds: Bounds) -> None:
+        """Set new bounds; a missing limit is made, and a damaged one mended.
+
+        Raises:
+            LimitError: No limit can have that name, or its file cannot be written.
+        """
+        with LimitFile.open(self._folder, name, mend=True) as file:
+            file.set_bounds(bounds)
 
 
 def _create(folder: Folder, name: str) -> None:

@@ -24,10 +24,11 @@ from asyncflow.store.files import (
 )
 from asyncflow.store.journal import JournalReader, JournalWriter, is_being_written
 from asyncflow.store.layout import Layout
+from asyncflow.store.limit_files import FolderLimits
 from asyncflow.store.run_ids import REMOVED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from asyncflow.store.folders import Folder
     from asyncflow.store.incoming_run import LocalIncomingRun
@@ -65,10 +66,10 @@ class LocalStore(Layout):
         path = Path(location)
         return path == self.root or (path.exists() and path.samefile(self.root))
 
-    def other_users(self, limit: str) -> Sequence[str]:
-        """None: all that use the folder share its limits."""
-        del limit
-        return ()
+    @property
+    def named_limits(self) -> FolderLimits:
+        """The limits with names that all engines of the store share."""
+        return FolderLimits(self.limits)
 
     def close(self) -> None:
         """Does nothing: what was written is in its place."""

@@ -1,90 +1,291 @@
-"""Named limits with an object store: machines do not share them, and say so."""
+"""Named limits with an object store: all engines share them, on whatever machines."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
-import re
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from asyncflow import Engine, FlowSpec, Parameter, limit, step
-from asyncflow.store.object_store.limit_users import other_users
+from asyncflow import Engine
+from asyncflow.cli.command_table import invoke
+from asyncflow.errors import LimitError, RunFailedError
+from asyncflow.store import open_store
+from asyncflow.store.limit_files import Bounds
+from asyncflow.store.maintenance.any_store import collect_in, verify_store
+from asyncflow.store.object_store import shared_limit
+from asyncflow.store.object_store.limit_share import Timing
+from asyncflow.store.object_store.limit_state import Entry, LimitState, pack, unpack
 from asyncflow.store.object_store.objects import Objects
+from tests.cluster.noting_flow import Noting, RatedNoting, most_noted, noted
+from tests.cluster.object_proxy import Fault
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 
+QUICK = {"renew": 0.5, "patience": 3.0, "lease": 5.0, "stop": 0.0, "look": 0.1, "turn": 0.2}
+"""For tests that wait until an engine is taken for dead."""
+OBJECT = "limits/api/shared"
+
 
 @pytest.fixture
 def url(bucket):
-    """Where this test's store will be; this machine has nothing of it."""
-    return f"s3://{bucket}/flows"
+    """Where this test's store is."""
+    address = f"s3://{bucket}/flows"
+    open_store(address, create=True).close()
+    return address
 
 
-class Limited(FlowSpec):
-    """Has a task under a limit, and goes on when a file is there."""
-
-    gate = Parameter("gate", default="")
-
-    @limit("api", 1)
-    @step
-    async def start(self):
-        await until(lambda: not self.gate or Path(self.gate).exists())
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
+@pytest.fixture
+def notes(tmp_path):
+    """The file in which tasks note when they begin and end."""
+    return tmp_path / "notes"
 
 
-async def test_machines_that_use_the_same_limit_are_told_of(url, tmp_path, monkeypatch, caplog):
-    """A run under a limit says which machines use it as well, once, because none shares it."""
-    gate = tmp_path / "open"
-    async with Engine(store=url, workers=1) as here:
-        first = await here.start(Limited, gate=str(gate))
-        await until(lambda: Objects.open(url).has_any("limits/api"))
-        monkeypatch.setenv("ASYNCFLOW_CACHE", str(tmp_path / "elsewhere"))
-        async with Engine(store=url, workers=1) as elsewhere:
-            await elsewhere.run(Limited)
-            await elsewhere.run(Limited)
-            await until(lambda: caplog.messages)
-        gate.touch()
-        await first
-    (told,) = [each for each in caplog.messages if "limit" in each]
-    host = re.sub("[^A-Za-z0-9]+", "-", os.uname().nodename)[:32]
-    assert told == (
-        f"the limit api is used on {host} as well, and machines do not share it: "
-        "each of them keeps to it by itself"
-    )
+@pytest.fixture
+def quick(monkeypatch):
+    """Engines of this process wait less."""
+    monkeypatch.setattr(shared_limit, "TIMING", Timing(**QUICK))
 
 
-async def test_programs_on_one_machine_share_a_limit_and_nobody_says_otherwise(url, caplog):
-    """They have the same cache."""
+def state_of(url):
+    """What the object of the limit says; nothing if there is none."""
+    try:
+        return unpack(Objects.open(url).get(OBJECT), "api")
+    except FileNotFoundError:
+        return LimitState()
+
+
+def places_of(url):
+    """How many places each engine has."""
+    return [len(entry.places) for entry in state_of(url).engines.values()]
+
+
+@contextmanager
+def machine(url, tmp_path, number, timing=(), **options):
+    """A program that runs `Noting` once it gets a line, on a machine with an empty cache."""
+    command = [sys.executable, "-m", "tests.cluster.noting_flow", url]
+    environment = {**os.environ, "ASYNCFLOW_CACHE": str(tmp_path / f"machine-{number}")}
+    with subprocess.Popen(
+        [*command, json.dumps(options), json.dumps(dict(timing))],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            assert child.stdout.readline() == "open\n"
+            yield child
+        finally:
+            child.kill()
+
+
+def go(*machines):
+    """Let machines begin their runs."""
+    for each in machines:
+        each.stdin.write("go\n")
+        each.stdin.flush()
+
+
+@pytest.mark.parametrize("most", [2, 1])
+def test_two_machines_never_run_more_than_the_limit_says(url, tmp_path, notes, most):
+    """Nor do they leave it unused: each has its tasks done."""
+    open_store(url).named_limits.set_bounds("api", Bounds(most))
+    options = {"file": str(notes), "width": 8, "seconds": 0.2}
+    with (
+        machine(url, tmp_path, 1, **options) as one,
+        machine(url, tmp_path, 2, **options) as other,
+    ):
+        go(one, other)
+        assert [each.stdout.readline() for each in (one, other)] == ["done\n"] * 2
+        assert [each.wait() for each in (one, other)] == [0, 0]
+    assert len(noted(notes, "ended")) == 16
+    assert most_noted(notes) == most
+    assert not state_of(url).engines
+
+
+async def test_what_a_killed_machine_held_goes_to_others_after_a_while(url, tmp_path, notes, quick):
+    """Its entry is taken out once nobody has renewed it for the length of its lease."""
+    elsewhere = tmp_path / "elsewhere"
+    with machine(url, tmp_path, 1, QUICK, file=str(elsewhere), width=2, seconds=600.0) as other:
+        go(other)
+        await until(lambda: len(noted(elsewhere, "began")) == 2)
+        async with Engine(store=url, workers=1) as engine:
+            handle = await engine.start(Noting, file=str(notes), width=2)
+            await until(lambda: len(state_of(url).engines) == 2)
+            assert not noted(notes)
+            other.kill()
+            await handle
+    assert most_noted(notes) == 2
+    assert not state_of(url).engines
+
+
+async def test_an_engine_that_closes_leaves_at_once(url, notes):
+    """Others need not wait for the end of its lease, which is 90 s."""
+    async with Engine(store=url, workers=1) as engine:
+        async with Engine(store=url, workers=1) as first:
+            await first.run(Noting, file=str(notes), width=2)
+            (entry,) = state_of(url).engines.values()
+            assert (entry.lease, len(entry.places)) == (90.0, 2)
+        assert not state_of(url).engines
+        await engine.run(Noting, file=str(notes), width=2)
+    assert not state_of(url).engines
+
+
+async def test_a_cancelled_run_gives_its_places_to_another_engine(url, notes, quick):
+    """They are idle then, and the other one wants them."""
     async with Engine(store=url, workers=1) as one, Engine(store=url, workers=1) as other:
-        await one.run(Limited)
-        await other.run(Limited)
-        objects = Objects.open(url)
-        await until(lambda: objects.has_any("limits/api"))
-        assert len([*objects.listed("limits/api")]) == 1
-    assert not caplog.messages
+        first = await one.start(Noting, file=str(notes), width=4, seconds=600.0)
+        await until(lambda: len(noted(notes, "began")) == 2)
+        second = await other.start(Noting, file=str(notes), width=2)
+        await until(lambda: len(state_of(url).engines) == 2)
+        first.cancel()
+        await second
 
 
-def test_who_used_a_limit_long_ago_does_not_use_it_now(url, monkeypatch):
-    """By the times of the store: a note is fresh for half a minute, and goes after a day."""
+async def test_engines_that_all_have_work_come_to_equal_shares(url, notes, quick):
+    """The one that was first gives up what is more than its share as its tasks end."""
+    open_store(url).named_limits.set_bounds("api", Bounds(5))
+    async with Engine(store=url, workers=1) as one, Engine(store=url, workers=1) as other:
+        first = await one.start(Noting, file=str(notes), width=400, seconds=0.2)
+        await until(lambda: places_of(url) == [5])
+        second = await other.start(Noting, file=str(notes), width=400, seconds=0.2)
+        await until(lambda: sorted(places_of(url)) == [2, 3])
+        for handle in (first, second):
+            handle.cancel()
+
+
+async def test_a_lone_engine_asks_once_for_any_number_of_tasks(url, s3_proxy, notes, monkeypatch):
+    """One request gives it all places, and another one takes its entry out."""
+    monkeypatch.setattr(shared_limit, "TIMING", Timing(renew=1000.0, look=1000.0))
+    async with Engine(store=url, workers=1) as engine:
+        s3_proxy.set()
+        run = await engine.run(Noting, file=str(notes), width=150, seconds=0.0)
+    assert run.data.count == 150
+    counted = s3_proxy.count("limits/")
+    # The run looks at the limit when it starts.
+    assert counted == {"get": 1, "put": 2}
+
+
+@pytest.mark.parametrize("way", ["cut", "half", "refused", "409", "503"])
+async def test_a_limit_holds_though_requests_fail_or_answers_are_lost(
+    url, s3_proxy, notes, quick, way
+):
+    """Every third change of the limit's object: also one that was carried out."""
+    faults = [Fault(way, at=at, kinds=("put",), within="limits/") for at in range(1, 90, 3)]
+    s3_proxy.set(*faults)
+    async with Engine(store=url, workers=1) as one, Engine(store=url, workers=1) as other:
+        runs = [each.run(Noting, file=str(notes), width=10) for each in (one, other)]
+        assert [run.data.count for run in await asyncio.gather(*runs)] == [10, 10]
+    assert s3_proxy.failed()
+    assert most_noted(notes) <= 2
+
+
+async def test_an_engine_that_cannot_renew_its_places_stops_its_tasks(url, s3_proxy, notes, quick):
+    """As when its journal cannot be sent: the run fails, says why, and can be resumed."""
+    async with Engine(store=url, workers=1) as engine:
+        handle = await engine.start(Noting, file=str(notes), width=2, seconds=600.0)
+        await until(lambda: len(noted(notes, "began")) == 2)
+        s3_proxy.set(Fault("refused", times=10_000, within="limits/"))
+        with pytest.raises(RunFailedError, match="could not renew its places of the limit 'api'"):
+            await handle
+        assert engine.statistics().tasks_running == 0
+        s3_proxy.set()
+        await engine.run(Noting, file=str(notes), width=2, seconds=0.0)
+
+
+async def test_a_limit_that_cannot_be_joined_fails_the_run_that_waits(url, s3_proxy, notes, quick):
+    """After the time for which requests are repeated, and not before."""
+    async with Engine(store=url, workers=1) as engine:
+        s3_proxy.set(Fault("refused", times=10_000, kinds=("put",), within="limits/"))
+        with pytest.raises(RunFailedError, match="the limit 'api' cannot be used"):
+            await engine.run(Noting, file=str(notes), width=2)
+        s3_proxy.set()
+    assert not noted(notes)
+
+
+async def test_a_rate_holds_over_engines_and_when_one_follows_another(url, notes):
+    """In no time begin more than the rate allows in it, and one for each engine."""
+    for _ in range(2):
+        async with Engine(store=url, workers=1) as one, Engine(store=url, workers=1) as other:
+            runs = [each.run(RatedNoting, file=str(notes), width=20) for each in (one, other)]
+            assert [run.data.count for run in await asyncio.gather(*runs)] == [20, 20]
+    began = sorted(at for _, _, _, at in noted(notes, "began"))
+    assert len(began) == 80
+    assert began[-1] - began[0] > (80 - 4) / 20 * 0.8  # a task may begin a moment after its start
+
+
+async def test_the_number_can_be_changed_while_engines_run(url, notes, quick, capsys):
+    """Held back by 0, listed as waiting, and let go by another number."""
+    assert invoke(["limit", "set", "api", "0", "--store", url]) == 0
+    async with Engine(store=url, workers=1) as engine:
+        handle = await engine.start(Noting, file=str(notes), width=6, seconds=0.5)
+        await until(lambda: state_of(url).engines)
+        capsys.readouterr()
+        assert invoke(["limit", "list", "--json", "--store", url]) == 0
+        (listed,) = json.loads(capsys.readouterr().out)
+        assert listed == {
+            "name": "api",
+            "at_once": 0,
+            "per_second": None,
+            "in_use": 0,
+            "engines_waiting": 1,
+        }
+        assert invoke(["limit", "set", "api", "4", "--store", url]) == 0
+        await handle
+    assert most_noted(notes) == 4
+    assert invoke(["limit", "unset", "api", "--store", url]) == 0
+    assert state_of(url).bounds == Bounds()
+    assert invoke(["limit", "unset", "gpu", "--store", url]) == 2
+    assert "has no limit 'gpu'; it has api" in capsys.readouterr().err
+
+
+async def test_damage_is_told_and_mended_by_setting_the_limit(url, notes):
+    """By `verify`, and before a run under it begins."""
+    objects, store = Objects.open(url), open_store(url)
+    objects.put(OBJECT, b"{nonsense")
+    (damage,) = verify_store(store).damage
+    assert damage.file == OBJECT
+    assert "asyncflow limit set api N" in damage.what
+    async with Engine(store=url, workers=1) as engine:
+        with pytest.raises(LimitError, match="asyncflow limit unset api"):
+            await engine.start(Noting, file=str(notes))
+        store.named_limits.set_bounds("api", Bounds(1))
+        assert not verify_store(store).damage
+        await engine.run(Noting, file=str(notes), width=2)
+    assert most_noted(notes) == 1
+
+
+def test_notes_of_earlier_versions_are_no_limits_and_are_collected(url, monkeypatch):
+    """They said which machine uses a limit; the limit itself stays."""
+    objects, store = Objects.open(url), open_store(url)
+    objects.put("limits/api/node-7-0123456789ab", b"")
+    objects.put("limits/old/node-7-0123456789ab", b"")
+    store.named_limits.set_bounds("api", Bounds(3))
+    assert store.named_limits.names() == ["api"]
+    assert not verify_store(store).damage
+    listed = Objects.listed
+
+    def aged(self, folder, **options):
+        return (each._replace(modified=0.0) for each in listed(self, folder, **options))
+
+    monkeypatch.setattr(Objects, "listed", aged)
+    assert collect_in(store, dry_run=False, on_wait=pytest.fail).leftovers.files == 2
+    assert [each.name for each in listed(objects, "limits")] == [OBJECT]
+
+
+def test_a_request_that_is_carried_out_late_changes_nothing(url):
+    """No two versions have the same bytes, so the store cannot take one for another."""
     objects = Objects.open(url)
-    there = {"limits/api/old-1": 86_500.0, "limits/api/late-2": 31.0, "limits/api/here-3": 0.0}
-    there["limits/api/now-4"] = 29.0
-    for name in there:
-        objects.put(name, b"")
-    listed = objects.listed
-
-    def aged(folder, **_):
-        found = [*listed(folder)]
-        newest = max(each.modified for each in found)
-        return [each._replace(modified=newest - there[each.name]) for each in found]
-
-    monkeypatch.setattr(objects, "listed", aged)
-    assert other_users(objects, "here-3", "api") == ["now"]
-    left = [each.name for each in listed("limits")]
-    assert left == ["limits/api/here-3", "limits/api/late-2", "limits/api/now-4"]
+    state = LimitState(engines={"a": Entry("host", 1, 90.0)})
+    first = objects.create_version(OBJECT, pack(state))
+    assert first is not None
+    second = objects.replace(OBJECT, pack(state), first)
+    assert second not in {None, first}
+    assert objects.replace(OBJECT, pack(state), first) is None

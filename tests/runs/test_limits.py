@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from asyncflow.store.layout import Layout
 from asyncflow.store.limit_files import (
     FILE_BYTES,
     Bounds,
+    FolderLimits,
     LimitFile,
     names_in,
     pack_bounds,
@@ -428,6 +430,11 @@ class Waiting:
 
     def __init__(self, number):
         self.number, self.pathspec = number, f"F/{number}"
+        self.orders: Any = SimpleNamespace(ready=1)
+
+    def abandon(self, error):
+        """It has nothing that could be lost."""
+        raise AssertionError(error)
 
 
 # --- in engines ---------------------------------------------------------------------------------
@@ -446,7 +453,7 @@ async def test_who_is_woken_and_gets_nothing_is_the_first_to_be_woken_again(tmp_
     woken: list[Waiting] = []
     one = [("api", 1, None)]
     graph = Graph("Flow", [Node("start", ("end",), options={"limit": one}), Node("end")])
-    limits = Limits(tmp_path, InlineExecutor(), woken.append)
+    limits = Limits(FolderLimits(tmp_path), InlineExecutor(), woken.append)
     limits.open(graph)
     await asyncio.sleep(0)
     needs = needs_of(one)
@@ -600,7 +607,7 @@ class Shifted:
 async def contended(tmp_path):
     """A limit of one at a time, whose only place another engine has, on a clock of its own."""
     one = [("api", 1, None)]
-    limits = Limits(tmp_path, InlineExecutor(), lambda _: None)
+    limits = Limits(FolderLimits(tmp_path), InlineExecutor(), lambda _: None)
     limits.open(Graph("Flow", [Node("start", ("end",), options={"limit": one}), Node("end")]))
     await asyncio.sleep(0)
     limit = limits._limits["api"]

@@ -25,6 +25,7 @@ from asyncflow.store.maintenance.collect import DRAFT_SECONDS, Collected
 from asyncflow.store.maintenance.object_marks import GRACE_SECONDS, ObjectMarks, collecting
 from asyncflow.store.maintenance.reachable import ProgressListener, Stage, ignore_progress
 from asyncflow.store.object_store.claim import CLAIM
+from asyncflow.store.object_store.limit_state import LIMITS, is_limit
 from asyncflow.store.object_store.value_source import aside_name, blob_name
 from asyncflow.store.run_ids import REMOVED, RUN_ID
 from asyncflow.store.segments import SUFFIX
@@ -95,6 +96,9 @@ class _ObjectSweep:
             self._delete_if_older(facts, self._old, self._collected.drafts)
         for facts in self._objects.listed("probe"):
             self._delete_if_older(facts, self._old, self._collected.leftovers)
+        for facts in self._objects.listed(LIMITS):  # notes of versions that did not share limits
+            if not is_limit(facts.name):
+                self._delete_if_older(facts, self._old, self._collected.leftovers)
         self._flush()
         return self._collected
 

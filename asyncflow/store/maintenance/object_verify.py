@@ -14,7 +14,7 @@ from zlib import crc32
 
 from blake3 import blake3
 
-from asyncflow.errors import JournalError, RecordError, StoreError
+from asyncflow.errors import JournalError, LimitError, RecordError, StoreError
 from asyncflow.events.records import (
     CLONED,
     KNOWN,
@@ -29,6 +29,7 @@ from asyncflow.store.files import reason_of
 from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.maintenance.findings import Findings
 from asyncflow.store.manifests import JournalManifests
+from asyncflow.store.object_store.limit_state import LIMITS, is_limit, unpack
 from asyncflow.store.object_store.piece_file import PieceFile
 from asyncflow.store.object_store.sent_journal import JOURNAL, PieceJournal
 from asyncflow.store.object_store.value_source import aside_name, blob_name
@@ -67,6 +68,8 @@ def verify_objects(
     for name in store.flows() if flow is None else [flow]:
         walk.check_flow(name, run_id)
     walk.check_blobs(all_of_them=flow is None)
+    if flow is None:
+        walk.check_limits()
     return walk.findings.verified
 
 
@@ -241,6 +244,25 @@ class _ObjectWalk:
         if files := self.findings.verified.unreferenced.files:
             blobs = "1 blob is" if files == 1 else f"{files:,} blobs are"
             self.findings.note(Path("blobs"), f"{blobs} unreferenced: asyncflow gc")
+
+    def check_limits(self) -> None:
+        """Check that each limit can be read."""
+        for facts in self._objects.listed(LIMITS):
+            if not is_limit(facts.name):
+                continue
+            limit, what = facts.name.split("/")[1], ""
+            try:
+                data = self._objects.get(facts.name)
+                self.findings.verified.size += len(data)
+                unpack(data, limit)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                what = reason_of(error)
+            except LimitError as error:
+                what = str(error)
+            if what:
+                self.findings.damage(Path(facts.name), what, f"limit {limit}")
 
     def _hash(self, name: str, digest: bytes, size: int) -> str | None:
         """What is wrong with a blob; an empty text if nothing is, None if it is not there."""

@@ -7,6 +7,7 @@ PREFIX/flows/FLOW/RUN/journal/OFFSET    the journal, see `asyncflow.store.object
 PREFIX/flows/FLOW/RUN/claim             while the run is being written
 PREFIX/flows/FLOW/RUN/NAME.seg/OFFSET   segments, likewise in pieces
 PREFIX/flows/FLOW/RUN/index, summary, times, tags
+PREFIX/limits/NAME/shared      a named limit, see `asyncflow.store.object_store.limit_state`
 PREFIX/blobs/ab/abcdef…        large values, by the blake3 of their bytes
 ```
 
@@ -29,10 +30,10 @@ from asyncflow.store.layout import Listing, Stray
 from asyncflow.store.object_store import values
 from asyncflow.store.object_store.addresses import cache_folder, normalized
 from asyncflow.store.object_store.connection import Connection
-from asyncflow.store.object_store.limit_users import machine_of, other_users
 from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.store.object_store.object_run import ObjectRun
 from asyncflow.store.object_store.objects import Objects
+from asyncflow.store.object_store.shared_limit import ObjectLimits
 from asyncflow.store.object_store.unsent import send_rest
 from asyncflow.store.object_store.value_source import blob_name
 from asyncflow.store.run_ids import NEWEST, RUN_ID
@@ -40,7 +41,7 @@ from asyncflow.store.run_keys import KEYS, key_name
 from asyncflow.values import RunId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from asyncflow.store.interface import Sent
     from asyncflow.store.object_store.held_keys import HeldObjectKey
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 FORMAT: Final = 2
 _FORMAT_NAME: Final = "format"
 _FORMAT_TEXT: Final = f"{FORMAT}\n".encode()
-_LOOK_SECONDS: Final = 5.0  # how long it is asked who else uses a limit
 _OPENING_SECONDS: Final = 15.0  # how long a store that does not answer keeps a command waiting
 _NAMED_RUNS: Final = 3  # in an error
 _DIGITS: Final = re.compile(rb"([1-9][0-9]{0,18})\b")
@@ -106,18 +106,10 @@ class ObjectStore:
         return self.connection.local.root
 
     @property
-    def limits(self) -> Path:
-        """The limits of this machine: engines on others have their own."""
-        return self.connection.local.limits
-
-    def other_users(self, limit: str) -> Sequence[str]:
-        """Note that this machine uses a limit; return the hosts of the others that do.
-
-        Raises:
-            OSError: The store refuses, or does not answer.
-        """
-        machine = machine_of(self.connection.host, self.cache)
-        return other_users(self.objects.with_patience(_LOOK_SECONDS), machine, limit)
+    def named_limits(self) -> ObjectLimits:
+        """The limits with names that all engines of the store share."""
+        objects = self.objects.with_patience(_OPENING_SECONDS)
+        return ObjectLimits(objects, self.connection.host, _new_engine)
 
     def is_at(self, location: str) -> bool:
         """Whether a text is a URL of this store."""
@@ -358,6 +350,10 @@ class ObjectStore:
             return self.connection.local.blob_size(digest)
         except FileNotFoundError:
             return self.objects.head(blob_name(digest)).size
+
+
+def _new_engine() -> str:
+    return os.urandom(6).hex()
 
 
 def _check_format(objects: Objects, *, create: bool) -> None:
