@@ -24,7 +24,7 @@ from tests.support.remote_promises import (
     lose_a_node,
     lose_a_node_within_packets,
 )
-from tests.support.waiting import until
+from tests.support.waiting import still_running, until
 
 pytestmark = pytest.mark.cluster
 
@@ -171,8 +171,7 @@ def test_nothing_runs_on_without_its_driver(place, store, tmp_path):
     assert worker in left
     driver.kill()
     driver.communicate(timeout=SECONDS)
-    _, alive = psutil.wait_procs(left, timeout=12)
-    assert not alive
+    assert not still_running(left, 12)
 
 
 async def test_the_code_of_a_flow_reaches_nodes_that_do_not_have_its_file(

@@ -11,7 +11,6 @@ import time
 from contextlib import closing
 from typing import Any
 
-import psutil
 import pytest
 
 from asyncflow import Flow, events
@@ -20,6 +19,7 @@ from asyncflow.values import Status
 from tests.support.dask_processes import DaskProcesses
 from tests.support.network_hosts import Network, why_not
 from tests.support.s3_server import S3Server
+from tests.support.waiting import still_running
 
 REASON = why_not()
 pytestmark = [
@@ -298,8 +298,7 @@ def test_a_node_behind_a_cut_link_is_told_and_ends_its_workers(cluster):
     assert left
     cut, began = time.time(), time.monotonic()
     south.cut()
-    _, alive = psutil.wait_procs(left, timeout=14)
-    assert not alive
+    assert not still_running(left, 14)
     assert time.monotonic() - began > 9
     (failed,) = cluster.seen(events.TaskFailed)
     assert "was lost with its node south: it has not answered for 1" in failed.message
@@ -318,8 +317,7 @@ def test_a_run_whose_driver_is_killed_is_resumed_from_a_third_host(cluster):
     left = [process for node in nodes for process in cluster.workers_on(node)]
     assert left
     driver.kill()
-    _, alive = psutil.wait_procs(left, timeout=14)
-    assert not alive
+    assert not still_running(left, 14)
     origin = cluster.run()
     done = [event for event in origin.events() if isinstance(event, events.TaskSucceeded)]
     until = time.monotonic() + 60

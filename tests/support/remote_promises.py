@@ -9,7 +9,6 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-import psutil
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -33,7 +32,7 @@ from tests.support.remote_flows import (
     Waiting,
     printed,
 )
-from tests.support.waiting import until
+from tests.support.waiting import still_running, until
 
 
 def parts_of(task):
@@ -67,8 +66,7 @@ async def lose_a_node(engine, host_of):
     assert {each.exception.type for each in lost} == {"asyncflow.errors.WorkerDiedError"}
     assert all("was lost with its node" in each.exception.message for each in lost)
     assert [each.stdout for each in lost if each.stdout] == ["waiting\n"]
-    _, alive = psutil.wait_procs(left, timeout=SECONDS)
-    assert not alive
+    assert not still_running(left, SECONDS)
 
 
 async def lose_a_node_within_packets(engine, host_of, folder):
