@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.events.records import (
@@ -102,13 +104,18 @@ class LiveCounts:
             for name, number in Counter(begins.steps).items():
                 self._steps[name].states[_STARTED] += number
         if ends is not None:
-            for name, number in Counter(ends.steps).items():
+            counts = Counter(ends.steps)
+            for name, number in counts.items():
                 states = self._steps[name].states
                 states[_STARTED] -= number
                 states[_SUCCEEDED] += number
             # One after the other: the sum of fractions depends on their order.
-            for name, seconds in zip(ends.steps, ends.more, strict=True):
-                self._steps[name].seconds += seconds
+            if len(counts) == 1:
+                step = self._steps[ends.steps[0]]
+                step.seconds = reduce(add, ends.more, step.seconds)
+            else:
+                for name, seconds in zip(ends.steps, ends.more, strict=True):
+                    self._steps[name].seconds += seconds
         self._note_moments(begins, ends)
 
     def _note_moments(self, begins: RecordColumns | None, ends: RecordColumns | None) -> None:

@@ -107,10 +107,11 @@ def plain_records(records: Sequence[Sequence[Any]]) -> PlainRecords | None:
 
     None if something about one of them is unusual: it is wrong, or of another version.
     """
-    if not _LENGTHS.issuperset((record[0], len(record)) for record in records):
-        return None
     begins, ends = _positions(STARTED, records), _positions(SUCCEEDED, records)
-    begun, ended = columns = _columns_at(begins, records), _columns_at(ends, records)
+    try:
+        begun, ended = columns = _columns_at(begins, records), _columns_at(ends, records)
+    except ValueError:  # they have different numbers of fields
+        return None
     if begun and not (_are_attempts(STARTED, begun) and _are_parents(begun[PARENTS_AT[STARTED]])):
         return None
     if ended and not (_are_attempts(SUCCEEDED, ended) and _are_ends(ended)):
@@ -152,6 +153,8 @@ def _named(
 
 def _are_attempts(kind: int, columns: Sequence[Column]) -> bool:
     """Check what all records about attempts have."""
+    if len(columns) != len(KINDS[kind]):
+        return False
     for column, allowed in zip(columns, KINDS[kind], strict=True):
         if not allowed.issuperset(map(type, column)):
             return False
@@ -201,7 +204,8 @@ def _are_between(numbers: Column, most: float) -> bool:
 
 def _is_output(values: Sequence[Any]) -> bool:
     """Check a record of output as `fields_of` does."""
-    if not all(map(frozenset.__contains__, KINDS[LOGGED], map(type, values))):
+    kinds = KINDS[LOGGED]
+    if len(values) != len(kinds) or not all(map(frozenset.__contains__, kinds, map(type, values))):
         return False
     try:
         CHECKS[LOGGED](LOGGED, [*values])
@@ -214,4 +218,3 @@ _SEQ_AT: Final = 1
 _PATH_END: Final = PATH_AT + 1
 _ITEM_AT: Final = ITEM_AT[STARTED]
 _SECONDS_AT: Final = SECONDS_AT[SUCCEEDED]
-_LENGTHS: Final = frozenset((kind, len(KINDS[kind])) for kind in PLAIN)

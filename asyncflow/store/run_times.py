@@ -198,15 +198,19 @@ class AttemptTable:
         texts, rows = self._texts, self._rows
         bounds: Iterable[int] = repeat(len(texts))
         if any(items):
-            encoded = [item.encode("utf-8", "backslashreplace") for item in items]
-            added = b"".join(encoded)
+            lengths = [len(item) for item in items]
+            added = "".join(items).encode("utf-8", "backslashreplace")
+            if len(added) > sum(lengths):  # not all of it is ASCII
+                lengths = [len(item.encode("utf-8", "backslashreplace")) for item in items]
             if len(texts) + len(added) >= _MOST_TEXT_BYTES:
                 for each in zip(steps, tasks, repeat(0), indexes, times, items, strict=False):
                     self.begin(*each)
                 return
-            bounds = islice(accumulate(map(len, encoded), initial=len(texts)), 1, None)
+            bounds = islice(accumulate(lengths, initial=len(texts)), 1, None)
             texts += added
-        above = [index + 1 if index <= _MOST_INDEX else _MOST_INDEX + 1 for index in indexes]
+        above = [index + 1 for index in indexes]
+        if max(above) > _MOST_INDEX:
+            above = [min(index, _MOST_INDEX + 1) for index in above]
         at, ends, zeros = len(rows), repeat(UNENDED), repeat(0)
         columns = times, ends, tasks, above, bounds, steps, zeros, repeat(_RUNNING)
         rows += b"".join(map(_ROW.pack, *columns))
