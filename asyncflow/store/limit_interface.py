@@ -75,6 +75,9 @@ class EngineLimit(Protocol):
         """Count one start now, and return 0; or return how many seconds it has to wait.
 
         One may come up to `slack` seconds early. `now` is seconds since 1970.
+
+        Raises:
+            LimitError: The limit cannot be used.
         """
 
     def undo_one(self, per_second: float) -> None:

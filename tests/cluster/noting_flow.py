@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from asyncflow import Engine, FlowSpec, Parameter, limit, step
+from asyncflow._support import commit_points
 from asyncflow.store.object_store import shared_limit
 from asyncflow.store.object_store.limit_share import Timing
 from tests.support.overlap import most_at_once
@@ -99,9 +102,19 @@ def most_noted(file: Path) -> int:
     return most_at_once([(at, ends[task]) for task, at in began])
 
 
-async def main(store: str, options: dict[str, Any], timing: dict[str, float]) -> None:
-    """Run it in an engine of its own."""
+async def main(
+    store: str, options: dict[str, Any], timing: dict[str, float], point: str, number: int
+) -> None:
+    """Run it in an engine of its own, which dies when it is at a commit point so many times."""
     shared_limit.TIMING = Timing(**timing)
+    passed: Counter[str] = Counter()
+
+    def watch(name: str) -> None:
+        passed[name] += 1
+        if name == point and passed[name] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    commit_points.watcher = watch
     async with Engine(store=store, workers=1) as engine:
         print("open", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
@@ -110,4 +123,5 @@ async def main(store: str, options: dict[str, Any], timing: dict[str, float]) ->
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])))
+    url, flow_options, seconds, at, times = sys.argv[1:]
+    asyncio.run(main(url, json.loads(flow_options), json.loads(seconds), at, int(times)))

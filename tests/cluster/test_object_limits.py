@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -67,12 +68,15 @@ def places_of(url):
 
 
 @contextmanager
-def machine(url, tmp_path, number, timing=(), **options):
-    """A program that runs `Noting` once it gets a line, on a machine with an empty cache."""
+def machine(url, tmp_path, number, timing=(), dies=("", 0), **options):
+    """A program that runs `Noting` once it gets a line, on a machine with an empty cache.
+
+    `dies` names a commit point at which it is killed, and the how-manieth time it is there.
+    """
     command = [sys.executable, "-m", "tests.cluster.noting_flow", url]
     environment = {**os.environ, "ASYNCFLOW_CACHE": str(tmp_path / f"machine-{number}")}
     with subprocess.Popen(
-        [*command, json.dumps(options), json.dumps(dict(timing))],
+        [*command, json.dumps(options), json.dumps(dict(timing)), *map(str, dies)],
         cwd=Path(__file__).parents[2],
         env=environment,
         stdin=subprocess.PIPE,
@@ -122,6 +126,25 @@ async def test_what_a_killed_machine_held_goes_to_others_after_a_while(url, tmp_
             assert not noted(notes)
             other.kill()
             await handle
+    assert most_noted(notes) == 2
+    assert not state_of(url).engines
+
+
+@pytest.mark.parametrize("point", ["limit.replace", "limit.replaced"])
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_machine_may_die_at_any_change_of_a_limit(
+    url, tmp_path, notes, quick, point, number
+):
+    """Others can use the limit in the end, and it is whole at any time."""
+    other = tmp_path / "other"
+    options = {"file": str(other), "width": 4, "seconds": 1.0}
+    with machine(url, tmp_path, 1, QUICK, (point, number), **options) as dying:
+        go(dying)
+        assert await asyncio.to_thread(dying.wait) == -signal.SIGKILL
+    assert len(state_of(url).engines) == ((point, number) != ("limit.replace", 1))
+    assert not verify_store(open_store(url)).damage
+    async with Engine(store=url, workers=1) as engine:
+        await engine.run(Noting, file=str(notes), width=4)
     assert most_noted(notes) == 2
     assert not state_of(url).engines
 

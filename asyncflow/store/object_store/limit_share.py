@@ -97,6 +97,11 @@ class LimitShare:
         """How many places its tasks have."""
         return len(self._places.used)
 
+    @property
+    def is_anybody_waiting(self) -> bool:
+        """Whether tasks of this engine wait."""
+        return self._places.is_anybody_waiting
+
     def is_alive(self, awake: float) -> bool:
         """Whether its entry counts for others, too."""
         return self.is_in and not self.is_lost and awake - self._confirmed < self.timing.patience
@@ -136,7 +141,7 @@ class LimitShare:
         """Whether a place or a start may soon change hands."""
         return (
             self._places.is_anybody_waiting
-            or (self._rate.needed(now) > 0 and not self._rate.slices)
+            or self._rate.needed(now) > 0  # tasks under a rate nearly always wait
             or (self.is_in and any(entry.is_waiting for _, entry in self.state.others(self.engine)))
         )
 

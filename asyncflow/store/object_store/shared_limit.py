@@ -153,6 +153,7 @@ class SharedLimit:
         self._is_fast = False  # whether the thread looks soon in any case
         self._failing_since: float | None = None
         self._is_write_failing = False  # and not only reading
+        self._waiting_since: float | None = None
         self._trouble = ""
 
     def __repr__(self) -> str:
@@ -176,13 +177,17 @@ class SharedLimit:
         """
         with self._lock:
             place = self._share.take(at_once, time.monotonic(), _awake())
-            since = self._failing_since
-        if place is None and since is not None and not self._share.is_lost:
-            seconds = _awake() - since
-            if seconds >= self._share.timing.patience:
-                message = f"the limit {self.name!r} cannot be used: {self._trouble}"
-                raise LimitError(message)
+        if place is None:
+            self._check_usable()
         return place
+
+    def _check_usable(self) -> None:
+        """Raise an error if tasks have waited, and requests have failed, for too long."""
+        since = self._failing_since
+        if since is None or self._waiting_since is None or self._share.is_lost:
+            return
+        if _awake() - max(since, self._waiting_since) >= self._share.timing.patience:
+            raise LimitError(f"the limit {self.name!r} cannot be used: {self._trouble}")
 
     def free_place(self, number: int) -> None:
         """Give a place back: to the engine's next task, or to others."""
@@ -221,13 +226,23 @@ class SharedLimit:
         """So many tasks of a run wait for a place below `at_once`; 0 if none waits any more."""
         with self._lock:
             self._share.expect(run, at_once, ready)
+            if not self._share.is_anybody_waiting:
+                self._waiting_since = None
+            elif self._waiting_since is None:
+                self._waiting_since = _awake()
         if ready and not self._is_fast:
             self._wake()
 
     def begin_one(self, per_second: float, slack: float, now: float) -> float:  # noqa: ARG002 - by a clock that nobody sets
-        """Count one start now, and return 0; or return how many seconds it has to wait."""
+        """Count one start now, and return 0; or return how many seconds it has to wait.
+
+        Raises:
+            LimitError: The store has not answered for long.
+        """
         with self._lock:
             seconds = self._share.begin_one(per_second, slack, time.monotonic(), _awake())
+        if seconds:
+            self._check_usable()
         if seconds and not self._is_fast:
             self._wake()
         return seconds
@@ -285,6 +300,7 @@ class SharedLimit:
             if request is None:
                 if self._is_leaving and not self._share.is_in:
                     return
+                self._failing_since, self._is_write_failing = None, False  # nothing is tried now
                 self._sleep()
                 continue
             before = self._what_it_has()
