@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import ReportMessage
 
 _PLAIN: Final = frozenset((Started, Storing, Succeeded))
+_Plain = Started | Storing | Succeeded
 
 
 class PlainReports:
@@ -48,10 +49,10 @@ class PlainReports:
         source, told = None, _Told(slot, self._loop.time())
         tasks, storing, imported = slot.tasks, slot.storing, slot.imported
         number = at
-        for report in reports[at:] if at else reports:
+        maybe_plain = cast("Sequence[_Plain]", reports[at:] if at else reports)
+        for report in maybe_plain:
             if type(report) not in _PLAIN:
                 break
-            report = cast("Started | Storing | Succeeded", report)
             assigned = tasks.get(report.key) or storing.get(report.key)
             if (
                 assigned is None
@@ -65,7 +66,12 @@ class PlainReports:
                 if source is not None or report.key.run not in imported:
                     break
                 source = assigned.source
-            told.note(report, assigned)
+            if isinstance(report, Storing):  # the run is not told
+                if tasks.pop(report.key, None) is not None:
+                    storing[report.key], slot.storing_bytes = assigned, report.size
+                    told.storing.append(assigned)
+            else:
+                told.note(report, assigned)
             number += 1
         if source is not None:
             self._tell(slot, source, told)
@@ -110,17 +116,12 @@ class _Told:
         self.stored: list[AssignedTask] = []
         """They have ended, and their values were uploaded."""
 
-    def note(self, report: Started | Storing | Succeeded, assigned: AssignedTask) -> None:
+    def note(self, report: Started | Succeeded, assigned: AssignedTask) -> None:
         """Note a report, and which list of the slot has its task; `_tell` does the rest."""
         slot, key = self._slot, report.key
-        if isinstance(report, Started):
+        if type(report) is Started:
             assigned.started, assigned.since = True, self._now
             self.began.append(key.task)
-        elif isinstance(report, Storing):
-            if slot.tasks.pop(key, None) is not None:
-                slot.storing[key], slot.storing_bytes = assigned, report.size
-                self.storing.append(assigned)
-            return  # the run is not told
         elif slot.tasks.pop(key, None) is None:
             del slot.storing[key]
             self.stored.append(assigned)

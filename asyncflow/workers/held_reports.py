@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.conditions import call_again
@@ -24,22 +24,23 @@ from asyncflow.workers.messages import (
     CardsChanged,
     Failed,
     NotStored,
-    Storing,
+    Started,
     Succeeded,
     Wrote,
     Yielded,
+    new_storing,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from asyncflow.errors import PoolError
     from asyncflow.store.value_interface import ValueUpload, ValueUploader
     from asyncflow.workers.interface import Kind, WorkerLink, WorkerListener
     from asyncflow.workers.messages import AttemptKey, ReportMessage
 
-_NAMING: Final = frozenset((Succeeded, Failed, Yielded, CardsChanged))
-_UNENDED: Final = frozenset((Yielded, CardsChanged))
+_NAMING: Final = (Succeeded, Failed, Yielded, CardsChanged)
+_UNENDED: Final = (Yielded, CardsChanged)
 """Those of them after which the attempt goes on."""
 
 _NamingReport = Succeeded | Failed | Yielded | CardsChanged
@@ -85,15 +86,13 @@ class _Queue:
         self.spoilt: dict[AttemptKey, str] = {}  # attempts with items that could not be stored
         self.exit: str | None = None
 
-    def hold(self, report: _NamingReport) -> None:
-        """Hold a report until everything that is being uploaded now is stored."""
+    def last_held(self) -> list[_NamingReport]:
+        """The reports that are held until everything that is being uploaded now is stored."""
         if self.waits_for is None:
             self.waits_for = tuple(self.parts)
-            self.held.append(_Held([report], self.waits_for))
-        elif self.held and self.held[-1].parts is self.waits_for:
-            self.held[-1].reports.append(report)
-        else:
-            self.held.append(_Held([report], self.waits_for))
+        if not (self.held and self.held[-1].parts is self.waits_for):
+            self.held.append(_Held([], self.waits_for))
+        return self.held[-1].reports
 
     def settle(self) -> None:
         """Note which uploads have ended."""
@@ -105,19 +104,6 @@ class _Queue:
     @property
     def is_empty(self) -> bool:
         return not (self.held or self.parts or self.lost or self.spoilt)
-
-
-def _with_fewer_writes(reports: Sequence[ReportMessage]) -> Iterator[ReportMessage]:
-    """The same reports, with one `Wrote` for each segment, the farthest, in the place of its first.
-
-    They have come together, so what the farthest names was written by now. Those with blobs stay.
-    """
-    ends = {each.segment: each for each in reports if type(each) is Wrote and not each.blobs}
-    for report in reports:
-        if type(report) is not Wrote or report.blobs:
-            yield report
-        elif (farthest := ends.pop(report.segment, None)) is not None:
-            yield farthest
 
 
 class HeldReports:
@@ -155,21 +141,44 @@ class HeldReports:
                 self._listener.on_reports(worker, reports)
                 return
             queue = self._queues[worker] = _Queue()
-        passed: list[ReportMessage] = []
-        for report in _with_fewer_writes(reports):
-            kind = type(report)
-            if kind is Wrote:
-                self._upload(queue, cast("Wrote", report))
-            elif kind not in _NAMING or queue.is_empty:
-                passed.append(report)
-            else:
-                self._hold(queue, cast("_NamingReport", report))
-                if kind not in _UNENDED:
-                    waiting = self._uploader.waiting_bytes if self._uploader is not None else 0
-                    passed.append(Storing(cast("_NamingReport", report).key, waiting))
+        passed = self._without_held(queue, reports)
         if passed:
             self._listener.on_reports(worker, passed)
         self._release(worker, queue)
+
+    def _without_held(
+        self, queue: _Queue, reports: Sequence[ReportMessage]
+    ) -> Sequence[ReportMessage]:
+        """Upload what was written, hold what names it, and return the rest.
+
+        A few calls for each of them: short tasks send thousands in a second.
+        """
+        # What came together was written by now: the farthest end stands for the others.
+        ends = {each.segment: each for each in reports if type(each) is Wrote and not each.blobs}
+        passed: list[ReportMessage] = []
+        held: list[_NamingReport] | None = None
+        waiting = 0
+        for report in reports:
+            if type(report) is Started:
+                passed.append(report)
+            elif type(report) is Wrote:
+                wrote = report if report.blobs else ends.pop(report.segment, None)
+                if wrote is not None:
+                    self._upload(queue, wrote)
+                    held = None
+            elif not isinstance(report, _NAMING) or (held is None and queue.is_empty):
+                passed.append(report)
+            else:
+                if held is None:
+                    held, waiting = self._held_now(queue), self._waiting_bytes
+                held.append(report)
+                if not isinstance(report, _UNENDED):
+                    passed.append(new_storing((report.key, waiting)))
+        return passed
+
+    @property
+    def _waiting_bytes(self) -> int:
+        return self._uploader.waiting_bytes if self._uploader is not None else 0
 
     def _upload(self, queue: _Queue, wrote: Wrote) -> None:
         if self._uploader is None:
@@ -181,12 +190,13 @@ class HeldReports:
         queue.parts.append(part)
         queue.waits_for = None
 
-    def _hold(self, queue: _Queue, report: _NamingReport) -> None:
+    def _held_now(self, queue: _Queue) -> list[_NamingReport]:
+        """Where to put reports that may name anything that was written so far."""
         if queue.lost:
             lost, queue.lost = queue.lost, []
             for wrote in lost:
                 self._upload(queue, wrote)
-        queue.hold(report)
+        return queue.last_held()
 
     def on_exit(self, worker: WorkerLink, how: str) -> None:
         """A worker is gone: tell that after what it has reported."""

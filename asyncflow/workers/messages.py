@@ -460,6 +460,8 @@ new_usage: Final = partial(tuple.__new__, Usage)
 _new_start_task: Final = partial(tuple.__new__, StartTask)
 new_started: Final = partial(tuple.__new__, Started)
 new_succeeded: Final = partial(tuple.__new__, Succeeded)
+new_storing: Final = partial(tuple.__new__, Storing)
+_new_wrote: Final = partial(tuple.__new__, Wrote)
 
 
 def _started(key: Sequence[int], item: str) -> Started:
@@ -474,6 +476,10 @@ def _succeeded(
     usage: Sequence[Any],
 ) -> Succeeded:
     return new_succeeded((_new_key(key), seconds, _new_outcome(outcome), spooled, new_usage(usage)))
+
+
+def _wrote(*values: Any) -> Wrote:
+    return _new_wrote(values)
 
 
 def _failed(key: Sequence[int], *values: Any) -> Failed:
@@ -499,6 +505,7 @@ _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     **_REPORTS,
     Report.STARTED: _started,
     Report.SUCCEEDED: _succeeded,
+    Report.WROTE: _wrote,
     Report.FAILED: _failed,
     Report.LOGGED: _of_attempt(Logged),
     Report.STOPPING: _of_attempt(Stopping),
@@ -525,6 +532,7 @@ _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
 # files and environment variables need not be UTF-8.
 _pack_order: Final[Callable[..., Any]] = msgpack.Packer(unicode_errors="surrogateescape").pack
 _pack_report: Final[Callable[..., Any]] = msgpack.Packer().pack
+_WROTE: Final = int(Report.WROTE)
 
 
 def pack_order(message: OrderMessage) -> bytes:
@@ -540,6 +548,12 @@ def unpack_order(packet: bytes | memoryview) -> OrderMessage:
 def pack_report(message: ReportMessage) -> bytes:
     """A report as the next bytes of the stream."""
     packed: bytes = _pack_report((_REPORT_KINDS[type(message)], *message))
+    return packed
+
+
+def pack_wrote(segment: str, end: int, blobs: Sequence[bytes]) -> bytes:
+    """The same of a `Wrote`, which nobody else needs: most tasks have one."""
+    packed: bytes = _pack_report((_WROTE, segment, end, blobs))
     return packed
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncflow.codec import Chunk
     from asyncflow.store.local_store import LocalStore
 
-_TRIES: Final = 3
+_MORE_TRIES: Final = 2
 
 
 class NodeSegment:
@@ -38,6 +38,7 @@ class NodeSegment:
         self._fd = -1
         self._pid = 0
         self._opened: Descriptor | None = None
+        self._untold = 0
         self._lock = Lock()
 
     def __repr__(self) -> str:
@@ -54,20 +55,36 @@ class NodeSegment:
             if self._fd < 0 or self._pid != os.getpid():
                 self._open()
             reached("segment.append")
+            size = len(data)
             try:
-                offset = self._write(data)
+                if os.write(self._fd, data) != size:
+                    self._write_again(data)
+                end = self._untold = os.lseek(self._fd, 0, os.SEEK_CUR)
             except OSError as error:
                 raise StoreError(explain_write(self.path, error)) from error
             reached("segment.appended")
-            return offset
+            return end - size
 
-    def _write(self, data: Chunk) -> int:
-        for _ in range(_TRIES):
-            written = os.write(self._fd, data)
-            if written == len(data):
-                return os.lseek(self._fd, 0, os.SEEK_CUR) - written
-            # A signal, or a full disk. What was written is not at the end any more, perhaps.
+    def _write_again(self, data: Chunk) -> None:
+        """Write all of a value of which only a part was written: a signal, or a full disk.
+
+        That part is not at the end any more, perhaps.
+        """
+        for _ in range(_MORE_TRIES):
+            if os.write(self._fd, data) == len(data):
+                return
         raise OSError("a part was written")
+
+    def take_untold(self) -> int:
+        """Up to where values were appended since this was called last; 0 if none was."""
+        with self._lock:
+            end, self._untold = self._untold, 0
+            return end
+
+    def untell(self, end: int) -> None:
+        """Nobody was told of that end after all: the next call of `take_untold` has it again."""
+        with self._lock:
+            self._untold = self._untold or end  # values appended since lie behind it
 
     def is_whole(self) -> bool:
         """Whether its file is still open: other code may have closed the descriptor."""

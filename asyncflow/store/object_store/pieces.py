@@ -67,7 +67,7 @@ class Piece(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes of its object."""
-        return header_of(self.offset, self.writer, self.data) + self.data
+        return header_of(self.offset, self.writer, [self.data]) + self.data
 
     @classmethod
     def parse(cls, packed: bytes, offset: int) -> Piece:
@@ -88,10 +88,13 @@ class Piece(NamedTuple):
         return cls(at, writer, data)
 
 
-def header_of(offset: int, writer: bytes, data: bytes | memoryview) -> bytes:
-    """The first `HEADER_BYTES` of the object of a piece with these bytes of the file."""
+def header_of(offset: int, writer: bytes, parts: Iterable[bytes | memoryview]) -> bytes:
+    """The first `HEADER_BYTES` of the object of a piece; `parts` are its bytes of the file."""
     head = _HEAD.pack(_MAGIC, offset, writer)
-    return head + _CHECKSUM.pack(crc32(data, crc32(head)))
+    checksum = crc32(head)
+    for part in parts:
+        checksum = crc32(part, checksum)
+    return head + _CHECKSUM.pack(checksum)
 
 
 def name_of(offset: int) -> str:

@@ -28,12 +28,13 @@ from asyncflow.store.object_store.pieces import HEADER_BYTES, WRITER_BYTES, head
 from asyncflow.store.object_store.value_source import blob_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from asyncflow.store.object_store.node_cache import NodeCache
     from asyncflow.store.object_store.objects import Objects
 
 PACK_BYTES: Final = 4 << 20
+_READ_BYTES: Final = 256 << 10  # at a time: still in the processor's cache when they are summed
 _QUIET_SECONDS: Final = 0.03  # a pack is put when nothing was added for so long,
 _OLD_SECONDS: Final = 0.15  # or when the first of its values has waited for so long
 _PACKS: Final = 4  # are put at the same time
@@ -210,8 +211,7 @@ class Uploader:
         try:
             packed = bytearray(HEADER_BYTES + end - begin)  # read into, so nothing is copied
             data = memoryview(packed)[HEADER_BYTES:]
-            segment.read(data, begin)
-            packed[:HEADER_BYTES] = header_of(begin, self._writer, data)
+            packed[:HEADER_BYTES] = header_of(begin, self._writer, segment.read(data, begin))
             reached("pack.put")
             there = append_packed(self._objects, segment.name, begin, packed)
             reached("pack.stored")
@@ -368,14 +368,20 @@ class _Segment:
         self.first = time.monotonic()
         return begin, end
 
-    def read(self, data: memoryview, begin: int) -> None:
-        """Read the bytes from there on into `data`, until it is full."""
+    def read(self, data: memoryview, begin: int) -> Iterator[memoryview]:
+        """Read the bytes from there on into `data`, until it is full: part after part.
+
+        Raises:
+            StoreError: The file ends before.
+        """
         at = 0
         while at < len(data):
-            number = os.preadv(self._fd, [data[at:]], begin + at)
+            part = data[at : at + _READ_BYTES]
+            number = os.preadv(self._fd, [part], begin + at)
             if not number:
                 message = f"{self._path} has become shorter"
                 raise StoreError(message)
+            yield part[:number]
             at += number
 
     def put(self, begin: int, end: int, stored: int, error: str) -> int:

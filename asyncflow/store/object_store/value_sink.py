@@ -28,11 +28,11 @@ class NodeSink:
 
     def __init__(self, cache: NodeCache, flow: str, run_id: str, node: str, tell: Tell) -> None:
         """Touch no file yet."""
-        self._cache, self._run_id, self._node, self._tell = cache, run_id, node, tell
+        self._cache, self._node, self._tell = cache, node, tell
         self._blobs = BlobStore(cache.local)
         self._segment = NodeSegment(cache.local, flow, run_id, node)
         self._name: Final = f"flows/{flow}/{run_id}/{self._segment.name}"
-        self._end = 0
+        self._file: Final = f"{run_id}/{self._segment.name}"
         self._new: list[bytes] = []
         self._lock = Lock()
 
@@ -45,10 +45,7 @@ class NodeSink:
         Raises:
             StoreError: It cannot be written.
         """
-        offset = self._segment.append(data)
-        with self._lock:
-            self._end = max(self._end, offset + len(data))
-        return f"{self._run_id}/{self._segment.name}", offset
+        return self._file, self._segment.append(data)
 
     def put_large(self, chunks: Iterable[Chunk], size: int, go_on: GoOn | None = None) -> bytes:
         """Store a blob in the cache, and return its digest.
@@ -83,16 +80,19 @@ class NodeSink:
         Raises:
             StoreError: It is told to somebody who uploads it now, and that failed.
         """
-        with self._lock:
-            end, new = self._end, self._new
-            if not (end or new):
-                return
-            self._end, self._new = 0, []
+        end = self._segment.take_untold()
+        new: list[bytes] = []
+        if self._new:
+            with self._lock:
+                new, self._new = self._new, []
+        if not (end or new):
+            return
         try:
             self._tell(self._name if end else "", end, new)
         except BaseException:
-            with self._lock:  # nobody may hear of any value before this was told
-                self._end, self._new = max(end, self._end), new + self._new
+            self._segment.untell(end)  # nobody may hear of any value before this was told
+            with self._lock:
+                self._new = [*new, *self._new]
             raise
 
     def is_whole(self) -> bool:

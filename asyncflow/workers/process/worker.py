@@ -38,10 +38,10 @@ from asyncflow.workers.messages import (
     ShutDown,
     StartTask,
     Warned,
-    Wrote,
     YieldMore,
     new_started,
     pack_report,
+    pack_wrote,
 )
 from asyncflow.workers.process import environment, output_capture
 from asyncflow.workers.process.async_tasks import AsyncSteps
@@ -273,7 +273,7 @@ class Worker:
     def report_first(self, segment: str, end: int, blobs: Sequence[bytes]) -> None:
         """Tell what has to be uploaded before whatever is reported next; called in any thread."""
         with self._sending:
-            self._unsent.append(pack_report(Wrote(segment, end, blobs)))
+            self._unsent.append(pack_wrote(segment, end, blobs))
 
     def report_soon(self, message: ReportMessage) -> None:
         """Send a report to the engine together with the next one, but before anything is run.
