@@ -246,7 +246,7 @@ async def test_what_reports_of_short_tasks_cost(play):
 async def test_what_reports_of_short_tasks_cost_whose_values_are_uploaded(play):
     """They, too, are held, noted and passed on together.
 
-    For each task it was 111 calls, and then 56.
+    For each task it was 111 calls, then 50, and now 37.
     """
     game = play(1)
     source = Source(1, 1000, seconds=0.0001)
@@ -274,7 +274,7 @@ async def test_what_reports_of_short_tasks_cost_whose_values_are_uploaded(play):
             held.call_again()
         total += calls[0]
         assert [type(fact) for fact in source.facts[-32:]] == [Succeeded] * 32
-    assert total / 320 < 70
+    assert total / 320 < 42
 
 
 async def test_the_last_short_tasks_are_spread_over_the_workers(play):

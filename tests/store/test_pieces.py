@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow.errors import RecordError
-from asyncflow.store.object_store.pieces import HEADER_BYTES, Chain, Piece, name_of, offset_in
+from asyncflow.store.object_store.pieces import (
+    HEADER_BYTES,
+    Chain,
+    Piece,
+    header_of,
+    name_of,
+    offset_in,
+)
 
 OFFSETS = st.integers(0, 2**62 - 1)
 WRITERS = st.binary(min_size=16, max_size=16)
@@ -21,6 +28,13 @@ def test_a_piece_is_read_back_as_it_was(offset, writer, data):
     assert Piece.parse(piece.pack(), offset) == piece
     assert piece.is_seal == (not data)
     assert len(piece.pack()) == HEADER_BYTES + len(data)
+
+
+@given(OFFSETS, WRITERS, st.lists(st.binary(max_size=30), max_size=5))
+def test_the_header_is_that_of_all_parts_together(offset, writer, parts):
+    """However the bytes are cut."""
+    data = b"".join(parts)
+    assert header_of(offset, writer, parts) + data == Piece(offset, writer, data).pack()
 
 
 @given(OFFSETS, WRITERS, st.binary(max_size=100), st.data())

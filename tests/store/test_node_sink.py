@@ -1,0 +1,146 @@
+"""The sink of a run in an object store: what it writes into the cache, and what it tells."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncflow.errors import StoreError
+from asyncflow.store.object_store import uploader
+from asyncflow.store.object_store.node_cache import NodeCache
+from asyncflow.store.object_store.value_sink import NodeSink
+from tests.support.call_counts import counted_calls
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SEGMENT = "flows/F/1/node.seg"
+
+
+class Told:
+    """Notes what a sink tells, or refuses to hear it."""
+
+    def __init__(self):
+        self.heard = []
+        self.is_deaf = False
+
+    def __call__(self, segment, end, blobs):
+        if self.is_deaf:
+            raise StoreError("nobody listens")
+        self.heard.append((segment, end, [*blobs]))
+
+
+@pytest.fixture
+def told():
+    """Who is told."""
+    return Told()
+
+
+@pytest.fixture
+def sink(tmp_path: Path, told: Told):
+    """A sink with an empty cache."""
+    return NodeSink(NodeCache(os.fspath(tmp_path)), "F", "1", "node", told)
+
+
+def test_what_was_appended_is_told_once(sink, told):
+    """One end for all of it; and nothing if nothing is new."""
+    assert sink.append(b"one") == ("1/node.seg", 0)
+    assert sink.append(b"three") == ("1/node.seg", 3)
+    sink.sync()
+    sink.sync()
+    assert told.heard == [(SEGMENT, 8, [])]
+
+
+def test_what_nobody_heard_is_told_again(sink, told):
+    """With what was written since."""
+    sink.append(b"one")
+    blob = sink.put_large([b"large"], 5)
+    told.is_deaf = True
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            sink.sync()
+    sink.append(b"three")
+    other = sink.put_large([b"other"], 5)
+    told.is_deaf = False
+    sink.sync()
+    assert told.heard == [(SEGMENT, 8, [blob, other])]
+
+
+def test_what_nobody_heard_is_told_again_without_anything_new(sink, told):
+    """The end is not forgotten."""
+    sink.append(b"one")
+    told.is_deaf = True
+    with pytest.raises(StoreError):
+        sink.sync()
+    told.is_deaf = False
+    sink.sync()
+    assert told.heard == [(SEGMENT, 3, [])]
+
+
+def test_a_value_of_which_a_part_was_written_has_no_place(sink, told, tmp_path):
+    """As on a full disk; and the next value lies behind that part."""
+    sink.append(b"0123456789")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15, before[1]))
+    try:
+        with pytest.raises(StoreError):
+            sink.append(b"abcdefghij")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / SEGMENT).read_bytes() == b"0123456789abcde"
+    assert sink.append(b"next") == ("1/node.seg", 15)
+    sink.sync()
+    assert told.heard == [(SEGMENT, 19, [])]
+
+
+def test_a_value_is_written_whole_if_a_write_took_only_a_part(sink, told, tmp_path, monkeypatch):
+    """As if a signal had cut it: the part stays, and the value follows."""
+    sink.append(b"0")
+    write, cut = os.write, [3]
+    monkeypatch.setattr(
+        os, "write", lambda number, data: write(number, data[: cut.pop() if cut else None])
+    )
+    assert sink.append(b"abcdef") == ("1/node.seg", 4)
+    assert (tmp_path / SEGMENT).read_bytes() == b"0abcabcdef"
+
+
+def test_what_a_small_value_costs(sink):
+    """It was 16 calls."""
+    data = b"x" * 20_000
+    sink.append(data)
+    sink.sync()
+    with counted_calls() as calls:
+        for _ in range(100):
+            sink.append(data)
+            sink.sync()
+    assert calls[0] / 100 < 15
+
+
+def test_a_pack_is_read_in_parts_that_a_cache_holds(tmp_path):
+    """Each byte once, so that it is summed while the processor has it at hand."""
+    data = os.urandom(3 * uploader._READ_BYTES + 5)
+    (tmp_path / "x.seg").write_bytes(data)
+    segment = uploader._Segment(os.fspath(tmp_path), "x.seg")
+    segment.add(uploader.Upload("x.seg", len(data), ()))
+    begin, end = segment.take(uploader.PACK_BYTES)
+    read = bytearray(end - begin)
+    sizes = [len(part) for part in segment.read(memoryview(read), begin)]
+    segment.close()
+    assert read == data
+    assert sizes == [*[uploader._READ_BYTES] * 3, 5]
+
+
+def test_a_segment_that_became_shorter_is_no_pack(tmp_path):
+    """What was announced is not there: nothing of it is stored."""
+    path = tmp_path / "x.seg"
+    path.write_bytes(b"0123456789")
+    segment = uploader._Segment(os.fspath(tmp_path), "x.seg")
+    segment.add(uploader.Upload("x.seg", 10, ()))
+    begin, end = segment.take(uploader.PACK_BYTES)
+    os.truncate(path, 4)
+    with pytest.raises(StoreError, match="has become shorter"):
+        list(segment.read(memoryview(bytearray(end - begin)), begin))
+    segment.close()
