@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asyncflow.store.object_store.objects import Objects
 
 PACK_BYTES: Final = 4 << 20
-_READ_BYTES: Final = 256 << 10  # at a time: still in the processor's cache when they are summed
+_READ_BYTES: Final = 1 << 20  # at a time: still in a processor's cache when they are summed
 _QUIET_SECONDS: Final = 0.03  # a pack is put when nothing was added for so long,
 _OLD_SECONDS: Final = 0.15  # or when the first of its values has waited for so long
 _PACKS: Final = 4  # are put at the same time
