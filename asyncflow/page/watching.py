@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS: Final = 0.02
 """Between two looks at a journal: what happens is told within a tenth of a second, also after a
 long silence. A look costs a hundred microseconds."""
-_BUSY_SECONDS: Final = 0.08
-"""The same while much happens: what comes in that time is told in one message."""
+_BUSY_SECONDS: Final = 0.06
+"""The same after a look that has found something: what comes meanwhile is told in one message."""
+_FAST_SECONDS: Final = 0.08
+"""The same after one that has found many events."""
+_MANY_EVENTS: Final = 200
 _MADE_AT_ONCE: Final = 4  # kinds of messages that a look makes: few pages show another one
 _REMOTE_PAUSE_SECONDS: Final = 1.0  # each look at an object store is a request
 _ALIVE_SECONDS: Final = 0.5  # between two looks whether the engine is there, while nothing happens
@@ -98,6 +101,7 @@ class RunWatch:
         self._record, self._read = record, read
         self._quiet = _REMOTE_PAUSE_SECONDS if remote else _PAUSE_SECONDS
         self._busy = max(self._quiet, _BUSY_SECONDS)
+        self._fast = max(self._quiet, _FAST_SECONDS)
         self._waiters = _Waiters(is_looked_for=False, news=anyio.Event())
         self._last = -1
         """The number of the last event that was read."""
@@ -167,7 +171,8 @@ class RunWatch:
         waiting = list(self._waiting.items())[:_MADE_AT_ONCE]
         last, end, made = await self._read(lambda: self._read_on_and_tell(waiting))
         is_news = last > self._last or end is not None
-        self._next = time.monotonic() + (self._busy if is_news else self._quiet)
+        busy = self._fast if last - self._last >= _MANY_EVENTS else self._busy
+        self._next = time.monotonic() + (busy if is_news else self._quiet)
         self._last, self.end = max(last, self._last), end
         if is_news:
             self._waiting.clear()
