@@ -109,7 +109,7 @@ class Wide(FlowSpec):
 
     @step
     def start(self):
-        self.numbers = range(2000)
+        self.numbers = range(500)
         self.next(self.work, foreach="numbers")
 
     @step
@@ -160,5 +160,5 @@ async def test_reports_that_can_hardly_wait_are_told_on_the_loop_that_ray_has(
     ):
         run = await engine.run(Wide)
         seen = [event async for event in run.events()]
-    assert run.data.count == 2000
+    assert run.data.count == 500
     assert {event.node for event in seen if isinstance(event, events.TaskStarted)} == {"uvloop"}

@@ -134,6 +134,22 @@ async def test_an_agent_without_its_driver_ends_its_workers_and_itself():
     assert not alive
 
 
+async def test_an_agent_waits_for_a_driver_that_is_slow_to_connect():
+    """Longer than for one that it has heard of: it has nothing that could go on without it."""
+    agent = AgentThread(fence_seconds=0.0)
+    looks, look = [], agent._agent._look_at_driver
+
+    def looked():
+        look()
+        looks.append(agent._agent._over.is_set())
+
+    vars(agent._agent)["_look_at_driver"] = looked
+    await until(lambda: len(looks) >= 3)
+    assert looks[:3] == [False] * 3
+    await agent.poll(0)  # now it has
+    await until(agent.ended.done)
+
+
 async def test_a_batch_that_comes_twice_is_carried_out_once():
     """Since an RPC that was not answered is repeated."""
     agent, outbox, inbox = AgentThread(), Outbox(), Inbox()

@@ -70,6 +70,8 @@ if TYPE_CHECKING:
 
 FENCE_SECONDS: Final = 10.0
 """How long an agent hears nothing of its driver until it ends its workers."""
+START_SECONDS: Final = 60.0
+"""The same before the driver has said anything: nothing runs yet, and it may be slow to connect."""
 SUSPENDED_SECONDS: Final = 3600.0
 """The same while the driver has suspended all workers, because it is about to be stopped itself."""
 POLL_SECONDS: Final = 1.0  # how long the answer to a poll may take
@@ -106,6 +108,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self._fence_seconds = fence_seconds
         self._heard = self._loop.time()  # when the driver has last said anything
+        self._knows_driver = False  # whether it has said anything yet
         self._files = NodeFiles()
         self._reports = HeldReports(self)  # until what workers have written is in the store
         self._pool = WorkerPool(self._reports, size=1, scratch=self._files.folder)
@@ -149,9 +152,15 @@ class Agent:
 
     def _look_at_driver(self) -> None:
         """End the workers if the driver has been silent for too long."""
-        patience = SUSPENDED_SECONDS if self._is_suspended else self._fence_seconds
+        if self._is_suspended:
+            patience = SUSPENDED_SECONDS
+        else:
+            patience = self._fence_seconds if self._knows_driver else START_SECONDS
         if self._loop.time() - self._heard > patience:
             self.end(f"its driver has said nothing for {patience:g} s")
+
+    def _hear_driver(self) -> None:
+        self._heard, self._knows_driver = self._loop.time(), True
 
     def end(self, why: str) -> None:
         """Kill the workers, and end."""
@@ -164,7 +173,7 @@ class Agent:
 
     def take_in(self, batch: bytes) -> None:
         """Carry out what a batch of the driver says."""
-        self._heard = self._loop.time()
+        self._hear_driver()
         try:
             for message in self._inbox.open(batch):
                 self._carry_out(message)
@@ -177,7 +186,7 @@ class Agent:
         Raises:
             AgentGoneError: The agent has ended.
         """
-        self._heard = self._loop.time()
+        self._hear_driver()
         self._outbox.acknowledge(received)
         if not self._outbox:
             self._emptied.set()

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncflow.errors import AgentGoneError, AsyncflowError, ClusterError
-from asyncflow.workers.cluster.agent import machine_id
+from asyncflow.workers.cluster.agent import START_SECONDS, machine_id
 from asyncflow.workers.cluster.alarm import Alarm
 from asyncflow.workers.cluster.batches import BATCH_BYTES, Inbox, Outbox, pack_message
 from asyncflow.workers.cluster.shipped_records import KnownParts, RunRecords, offsets_in
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 LOST_SECONDS: Final = 14.0
 """How long there is no answer until a node counts as lost; its agent has given up before."""
-_START_SECONDS: Final = 60.0  # the same until its first answer: its process may be slow to start
 _LOST_TRIES: Final = 3  # in a row at least: this process may have been stopped for a while
 _TRY_SECONDS: Final = 5.0  # for the answer to one request; a poll takes a second by itself
 _LAST_SECONDS: Final = 1.0  # for an agent that ends to hear that its last words have come
@@ -110,7 +109,7 @@ class AgentConnection:
         self._inbox, self._outbox = Inbox(), Outbox()
         self._there: dict[int, _RunThere] = {}
         self._is_elsewhere = True  # on another machine than this process
-        self._lost_seconds = _START_SECONDS
+        self._lost_seconds = START_SECONDS  # until its first answer: it may be slow to start
         self.latency = 0.0
         """How many seconds a message takes to be answered; of the last ones, the later the more."""
         self.taken = 0
