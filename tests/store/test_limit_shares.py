@@ -66,7 +66,7 @@ def test_no_two_tasks_have_a_place_whatever_happens_to_engines_and_requests(seed
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(st.integers(0, 1 << 32))
 def test_the_bound_holds_in_many_long_lives(seed):
     """The same, for longer."""
