@@ -37,7 +37,6 @@ _LEAST_FACTS: Final = 64  # in a batch, however little time is left: each batch 
 _FACTS_AT_ONCE: Final = 16  # before the clock is looked at
 _SHORT_SECONDS: Final = 0.005  # the usual length of a task whose beginning may wait for its end
 _STORE_SECONDS: Final = 0.001  # what a worker does for it besides, at most as a rule
-_EARLY_SECONDS: Final = 0.0001  # more than a timer may be early by rounding
 _ENDS: Final = (Succeeded, Failed, Lost)
 _PLAIN: Final = frozenset((Started, Succeeded))
 _FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
@@ -95,7 +94,7 @@ class FactInbox:
         if not (self._recorder.streams or self._gangs) and _PLAIN.issuperset(map(type, facts)):
             if type(facts[0]) is Started and not self.facts and self._may_wait(facts):
                 self.facts.extend(facts)
-                self._loop.call_at(self._due + _EARLY_SECONDS, self._on_added)
+                self._loop.call_at(self._due, self._end_wait, self._due)
                 return
             self._due = 0.0
             self.facts.extend(facts)
@@ -115,6 +114,15 @@ class FactInbox:
                 return False
         self._due = self._loop.time() + _STORE_SECONDS + 2 * seconds
         return True
+
+    def _end_wait(self, due: float) -> None:
+        """Have written what waits until then, if it still does.
+
+        The clock is not asked again: that of uvloop may still be behind its timer.
+        """
+        if self._due == due:
+            self._due = 0.0
+            self._on_added()
 
     def _add(self, fact: Fact) -> None:
         self._due = 0.0
