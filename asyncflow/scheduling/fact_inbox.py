@@ -7,7 +7,8 @@ whole.
 
 That a task has begun waits for a moment if nothing else is to be written, and if tasks of its step
 are short: its end then goes into the same batch. Else a chain of short steps would write twice for
-each, and each end would wait for the write before it.
+each, and each end would wait for the write before it. The record of such a beginning has the time
+at which it came in, not that of the write: else a short task would seem to take no time at all.
 
 Nothing here waits.
 """
@@ -52,6 +53,7 @@ class FactInbox:
         gangs: Gangs,
         *,
         loop: asyncio.AbstractEventLoop,
+        now: Callable[[], int],
         on_added: Callable[[], None],
         on_run_failing: Callable[[], None],
         stop_tasks: Callable[[Collection[int], str], None],
@@ -63,12 +65,14 @@ class FactInbox:
             recorder: Makes records of facts.
             gangs: The gangs that workers have.
             loop: The engine's event loop.
+            now: Tells the time for a record, in microseconds since 1970.
             on_added: Called when there is something for the next batch.
             on_run_failing: Called when a failure that is not in the journal yet will end the run.
             stop_tasks: Stops the nodes with these ids, for this reason.
         """
         self._plan, self._recorder, self._gangs = plan, recorder, gangs
-        self._loop, self._on_added, self._on_run_failing = loop, on_added, on_run_failing
+        self._loop, self._now = loop, now
+        self._on_added, self._on_run_failing = on_added, on_run_failing
         self._stop_tasks = stop_tasks
         self.facts: deque[Fact | Gang] = deque()
         """The facts that no batch has yet."""
@@ -76,6 +80,8 @@ class FactInbox:
         """How much output there is among the facts."""
         self._due = 0.0
         """When the facts are to be written, by the loop's clock."""
+        self._held, self._held_since = 0, 0
+        """How many of the facts, the first ones, have waited for their ends, and since when."""
 
     @property
     def is_due(self) -> bool:
@@ -94,6 +100,7 @@ class FactInbox:
         if not (self._recorder.streams or self._gangs) and _PLAIN.issuperset(map(type, facts)):
             if type(facts[0]) is Started and not self.facts and self._may_wait(facts):
                 self.facts.extend(facts)
+                self._held, self._held_since = len(facts), self._now()
                 self._loop.call_at(self._due, self._end_wait, self._due)
                 return
             self._due = 0.0
@@ -181,7 +188,10 @@ class FactInbox:
 
     def collect(self, batch: Batch, has_time: Callable[[], bool]) -> None:
         """Move facts to a batch, as long as there is time."""
-        number, facts, self._due = 0, self.facts, 0.0
+        number, facts, self._due = self._held, self.facts, 0.0
+        if number:
+            self._recorder.record_plain(self._take_plain(number), batch, self._held_since)
+            self._held = 0
         while facts and number < _BATCH_FACTS and (number < _LEAST_FACTS or has_time()):
             if plain := self._take_plain(_FACTS_AT_ONCE):
                 self._recorder.record_plain(plain, batch)

@@ -186,6 +186,9 @@ class Recorder:
         self.table = index.table
         """The journal offsets of each task."""
         self.seq = 1  # RunStarted was the first
+        self._last_time = (
+            0  # of a record, in microseconds since 1970; that of output is never needed
+        )
         self.expected = {} if expected is None else expected
         """The smoothed seconds that a task takes, for each step that ended at least once; may be
         shared."""
@@ -253,9 +256,16 @@ class Recorder:
 
     # --- facts to records ---
 
-    def record_plain(self, facts: Iterable[Started | Succeeded], batch: Batch) -> None:
-        """Do what `record` does for facts of these two kinds: nearly all of a wide run."""
-        attempts, now = self._attempts, batch.microseconds
+    def record_plain(
+        self, facts: Iterable[Started | Succeeded], batch: Batch, time: int | None = None
+    ) -> None:
+        """Do what `record` does for facts of these two kinds: nearly all of a wide run.
+
+        `time` is when they came in, if that is not the time of the batch. Times never go back: it
+        counts no further than to the last record.
+        """
+        attempts = self._attempts
+        now = self._last_time = batch.microseconds if time is None else max(time, self._last_time)
         recorded: list[Sequence[Any]] = []
         for fact in facts:
             _, task, number = fact.key
@@ -314,6 +324,7 @@ class Recorder:
     def identity(self, batch: Batch) -> _Identity:
         """The fields of the run's next event that all events have."""
         self.seq += 1
+        self._last_time = batch.microseconds
         return {
             "flow": self._flow,
             "run_id": self._run_id,

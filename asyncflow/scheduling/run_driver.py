@@ -174,6 +174,7 @@ class RunDriver:
             self._recorder,
             self.orders.gangs,
             loop=self._loop,
+            now=lambda: identity.now,
             on_added=self._news.look,
             on_run_failing=weakly(self, RunDriver._hold, gone=None),
             stop_tasks=weakly(self, RunDriver._stop_tasks, gone=None),

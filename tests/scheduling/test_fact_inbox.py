@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from asyncflow.events import RunStarted, TaskEvent
+from asyncflow.events import Event, RunStarted, TaskEvent
 from asyncflow.events.selection import EventFilter
+from asyncflow.events.types import to_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
-from asyncflow.scheduling.commands import Verdict
+from asyncflow.scheduling.commands import RetryTask, Verdict
 from asyncflow.scheduling.fact_inbox import FactInbox
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
@@ -75,6 +76,7 @@ class Mail:
             self.recorder,
             self.gangs,
             loop=cast("asyncio.AbstractEventLoop", self.clock),
+            now=lambda: NOW + round((self.clock.now - 1000) * 1e6),
             on_added=self._on_added,
             on_run_failing=self._on_failing,
             stop_tasks=lambda tasks, reason: self.stopped.append((set(tasks), reason)),
@@ -106,9 +108,13 @@ class Mail:
                     self.gangs.begin_stand_in(key)
         return keys
 
+    def batch(self):
+        """One without records."""
+        return Batch(self.size, NOW + round((self.clock.now - 1000) * 1e6))
+
     def collect(self, has_time=lambda: True):
         """The next batch."""
-        batch = Batch(self.size, NOW)
+        batch = self.batch()
         self.inbox.collect(batch, has_time)
         return batch
 
@@ -204,6 +210,42 @@ def test_a_start_is_written_if_its_timer_was_lost():
     ((due, _),) = mail.clock.timers
     mail.clock.now = due
     assert mail.inbox.is_due
+
+
+def times(batch):
+    """When the events of a batch were, in microseconds since the first."""
+    return [to_microseconds(event.time) - NOW for event in EventFilter[Event]().pick(batch.events)]
+
+
+def test_a_start_that_has_waited_has_the_time_at_which_it_came_in():
+    """So an attempt is as long in the journal as it was, also if one write has all of it."""
+    mail = Mail(3)
+    mail.recorder.expected["work"] = 0.002
+    first, second, third = mail.keys
+    mail.inbox.add(Started(first), Started(second))
+    mail.clock.now += 0.003
+    mail.inbox.add(Started(third), succeeded(first))
+    mail.clock.now += 0.001
+    assert times(mail.collect()) == [0, 0, 4000, 4000]
+    assert times(mail.collect()) == []
+    mail.inbox.add(succeeded(second))
+    assert times(mail.collect()) == [4000]
+
+
+def test_the_time_of_a_start_that_has_waited_is_not_before_that_of_the_record_before():
+    """Another record was written meanwhile: that a task is tried again."""
+    mail = Mail(2)
+    mail.recorder.expected["work"] = 0.002
+    first, second = mail.keys
+    mail.inbox.add(failed(first))
+    mail.collect()
+    mail.inbox.add(Started(second))
+    mail.clock.now += 0.002
+    mail.recorder.retried(RetryTask("work", first.task, 1, (0,), 0.0), batch := mail.batch())
+    assert times(batch) == [2000]
+    mail.clock.now += 0.001
+    mail.inbox.add(Succeeded(second, 0.001, Outcome(), (0, 0)))
+    assert times(mail.collect()) == [2000, 3000]
 
 
 @pytest.mark.parametrize("usual", [None, 0.1], ids=["unknown", "long"])
