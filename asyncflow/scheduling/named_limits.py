@@ -155,8 +155,11 @@ class Limits:
 
         For a thread: it may make requests.
         """
-        for limit in list(self._limits.values()):
-            limit.file.leave()
+        files = [limit.file for limit in self._limits.values()]
+        for file in files:
+            file.start_leaving()
+        for file in files:
+            file.leave()
 
     def close(self) -> None:
         """Release everything; no task runs any more, and no thread."""
@@ -293,9 +296,19 @@ class _Limit:
     def set(self, bounds: Bounds) -> None:
         """Note the bounds that are set now."""
         if bounds != self._set:
+            is_rate_new = bounds.per_second != self._set.per_second
             self._set = bounds
+            if is_rate_new:
+                self._hasten()
             self._since = dict.fromkeys(self._since, self._loop.time())
             self.look()
+
+    def _hasten(self) -> None:
+        """Do not wait as long as a slower rate would that was set before."""
+        per_second = self.effective(self._asked).per_second
+        if per_second is not None:
+            with suppress(LimitError):  # whoever waits tries again, and hears of it
+                self.file.hasten(per_second, time.time())
 
     # --- taking ---
 

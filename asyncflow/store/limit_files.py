@@ -245,6 +245,13 @@ class LimitFile:
                 earlier = self._number_at(_NEXT_AT) - int(1e6 / per_second)
                 self._write_number(_NEXT_AT, max(0, earlier))
 
+    def hasten(self, per_second: float, now: float) -> None:
+        """The rate was changed: the next start comes no later than this one says."""
+        with self._guarded() as alone:
+            next_at = int((now + 1 / per_second) * 1e6)
+            if alone and self._number_at(_NEXT_AT) > next_at:
+                self._write_number(_NEXT_AT, next_at)
+
     # --- looking ---
 
     def in_use(self) -> int:
@@ -289,8 +296,11 @@ class LimitFile:
         message = f"cannot use the limit {self.path.name!r}: {error.strerror}: {self.path}"
         return LimitError(message)
 
-    def leave(self) -> None:
+    def start_leaving(self) -> None:
         """Does nothing: `close` releases all."""
+
+    def leave(self) -> None:
+        """Does nothing, likewise."""
 
     def close(self) -> None:
         """Close the file, which releases all its locks. Harmless when repeated."""

@@ -83,10 +83,20 @@ class EngineLimit(Protocol):
     def undo_one(self, per_second: float) -> None:
         """Take back a start that was counted but did not happen."""
 
+    def hasten(self, per_second: float, now: float) -> None:
+        """The rate was changed: the next start comes no later than this one says.
+
+        Raises:
+            LimitError: The limit cannot be used.
+        """
+
     # --- looking and leaving ---
 
     def in_use(self) -> int:
         """How many places other engines have taken, as far as this one knows."""
+
+    def start_leaving(self) -> None:
+        """Begin what `leave` waits for, so that several limits can be left at once."""
 
     def leave(self) -> None:
         """Return when others may have all that this engine had, or cannot be told now."""

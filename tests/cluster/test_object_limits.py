@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from asyncflow import Engine
+from asyncflow import Engine, FlowSpec, limit, step
+from asyncflow._support import commit_points
 from asyncflow.cli.command_table import invoke
 from asyncflow.errors import LimitError, RunFailedError
 from asyncflow.store import open_store
@@ -21,8 +23,16 @@ from asyncflow.store.limit_files import Bounds
 from asyncflow.store.maintenance.any_store import collect_in, verify_store
 from asyncflow.store.object_store import shared_limit
 from asyncflow.store.object_store.limit_share import Timing
-from asyncflow.store.object_store.limit_state import Entry, LimitState, pack, unpack
+from asyncflow.store.object_store.limit_state import (
+    MOST_BYTES,
+    Entry,
+    LimitState,
+    object_of,
+    pack,
+    unpack,
+)
 from asyncflow.store.object_store.objects import Objects
+from asyncflow.store.object_store.shared_limit import ObjectLimits
 from tests.cluster.noting_flow import Noting, RatedNoting, most_noted, noted
 from tests.cluster.object_proxy import Fault
 from tests.support.waiting import until
@@ -32,6 +42,21 @@ pytestmark = pytest.mark.cluster
 QUICK = {"renew": 0.5, "patience": 3.0, "lease": 5.0, "stop": 0.0, "look": 0.1, "turn": 0.2}
 """For tests that wait until an engine is taken for dead."""
 OBJECT = "limits/api/shared"
+
+
+class ThreeLimits(FlowSpec):
+    """A task under three limits."""
+
+    @limit("a")
+    @limit("b")
+    @limit("c")
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
 
 
 @pytest.fixture
@@ -54,10 +79,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(shared_limit, "TIMING", Timing(**QUICK))
 
 
-def state_of(url):
+def state_of(url, name="api"):
     """What the object of the limit says; nothing if there is none."""
     try:
-        return unpack(Objects.open(url).get(OBJECT), "api")
+        return unpack(Objects.open(url).get(object_of(name)), name)
     except FileNotFoundError:
         return LimitState()
 
@@ -267,6 +292,87 @@ async def test_the_number_can_be_changed_while_engines_run(url, notes, quick, ca
     assert state_of(url).bounds == Bounds()
     assert invoke(["limit", "unset", "gpu", "--store", url]) == 2
     assert "has no limit 'gpu'; it has api" in capsys.readouterr().err
+
+
+async def test_a_rate_that_was_too_slow_holds_nobody_up_once_it_is_changed(url, notes):
+    """Neither the engine that has counted a start by it, nor one that comes later."""
+    limits = open_store(url).named_limits
+    limits.set_bounds("rate", Bounds(per_second=0.001))
+    async with Engine(store=url, workers=1) as one, Engine(store=url, workers=1) as other:
+        first = await one.start(RatedNoting, file=str(notes), width=4)
+        await until(lambda: noted(notes, "began"))
+        second = await other.start(RatedNoting, file=str(notes), width=4)
+        limits.set_bounds("rate", Bounds(per_second=1000.0))
+        async with asyncio.timeout(60):
+            await asyncio.gather(first, second)
+
+
+def test_a_limit_that_cannot_be_read_now_is_not_set_anew(url, s3_proxy):
+    """Else the engines that have places would lose them, and their runs."""
+    objects = Objects.open(url)
+    objects.put(OBJECT, pack(LimitState(engines={"a": Entry("host", 1, 90.0, frozenset({0}))})))
+    s3_proxy.set(Fault("503", times=1000, kinds=("get",), within="limits/"))
+    limits = ObjectLimits(objects.with_patience(0), "host", str)
+    with pytest.raises(LimitError, match="cannot use the limit 'api'"):
+        limits.set_bounds("api", Bounds(3))
+    s3_proxy.set()
+    assert places_of(url) == [1]
+
+
+def test_a_limit_of_a_later_version_is_not_set_anew(url):
+    """It is not damaged: the error says what to do."""
+    objects, later = Objects.open(url), b'{"version": 2, "engines": ["a"]}'
+    objects.put(OBJECT, later)
+    with pytest.raises(LimitError, match=r"a later version .* upgrade asyncflow"):
+        open_store(url).named_limits.set_bounds("api", Bounds(3))
+    assert objects.get(OBJECT) == later
+
+
+def test_a_limit_that_is_too_large_is_not_read(url, s3_proxy):
+    """It is damaged; `limit set` mends it."""
+    objects, store = Objects.open(url), open_store(url)
+    objects.put(OBJECT, pack(LimitState()) + b" " * MOST_BYTES)
+    with pytest.raises(LimitError, match="asyncflow limit set api N"):
+        store.named_limits.look("api")
+    assert objects.get_with_facts(OBJECT, most_bytes=MOST_BYTES)[0] == b""
+    assert len(verify_store(store).damage) == 1
+    store.named_limits.set_bounds("api", Bounds(3))
+    assert state_of(url) == LimitState(Bounds(3), 1)
+
+
+async def test_an_engine_that_closes_leaves_all_its_limits_at_once(url, monkeypatch):
+    """One that does not answer keeps it no longer than all of them do."""
+    monkeypatch.setattr(shared_limit, "TIMING", Timing(renew=1000.0, look=1000.0))
+    monkeypatch.setattr(shared_limit, "_LEAVING_SECONDS", 120.0)
+    together, broken = threading.Barrier(3), []
+
+    def meet(point):
+        if point == "limit.replace":
+            try:
+                together.wait(30)
+            except threading.BrokenBarrierError as error:
+                broken.append(error)
+
+    async with Engine(store=url, workers=1) as engine:
+        await engine.run(ThreeLimits)
+        monkeypatch.setattr(commit_points, "watcher", meet)
+    assert not broken
+    assert [entry for name in "abc" for entry in state_of(url, name).engines] == []
+
+
+async def test_an_error_that_nobody_expects_is_a_failed_request(url, notes, monkeypatch):
+    """It does not end the thread that makes the requests, for which the run would wait for ever."""
+    errors = [ZeroDivisionError()]
+
+    def fail(point):
+        if point == "limit.replace" and errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(commit_points, "watcher", fail)
+    async with Engine(store=url, workers=1) as engine, asyncio.timeout(60):
+        await engine.run(Noting, file=str(notes), width=4)
+    assert not errors
+    assert not state_of(url).engines
 
 
 async def test_damage_is_told_and_mended_by_setting_the_limit(url, notes):

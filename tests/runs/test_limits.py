@@ -559,6 +559,18 @@ async def test_a_limit_can_be_changed_while_a_run_goes_on(store, engine):
     assert most_at_once(spans) > 2
 
 
+async def test_a_rate_that_was_too_slow_holds_nobody_up_once_it_is_changed(store, engine):
+    """The next start does not wait as long as the former rate says, which is 1,000 s here."""
+    layout = Layout.open(store, create=True)
+    with LimitFile.open(layout.limits, "rate") as file:
+        file.set_bounds(Bounds(per_second=0.001))
+        handle = await engine.start(Rated)
+        await until(lambda: engine._limits._limits["rate"]._waiting)
+        file.set_bounds(Bounds(per_second=1000.0))
+        async with asyncio.timeout(60):
+            await handle
+
+
 async def test_a_run_that_gets_nothing_of_a_limit_is_told_of_and_shown(
     store, engine, caplog, capsys, monkeypatch
 ):

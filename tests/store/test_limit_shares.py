@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from random import Random
 
 import pytest
@@ -10,8 +11,17 @@ from hypothesis import strategies as st
 
 from asyncflow.errors import LimitError
 from asyncflow.store.limit_files import Bounds
-from asyncflow.store.object_store.limit_share import LimitShare, Timing
-from asyncflow.store.object_store.limit_state import SLICES, Entry, LimitState, pack, unpack
+from asyncflow.store.object_store.limit_share import LimitShare, Look, Timing
+from asyncflow.store.object_store.limit_state import (
+    MOST_BYTES,
+    MOST_PLACES,
+    SLICES,
+    Entry,
+    LimitState,
+    pack,
+    unpack,
+)
+from asyncflow.values import LEAST_PER_SECOND
 from tests.support.limit_world import GRACE, LimitWorld, World
 
 BAD = World(late=0.05, twice=0.05, refused=0.05, lost=0.05)
@@ -264,7 +274,7 @@ entries = st.builds(
     places=st.just(frozenset()),
     wants=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99)), max_size=2).map(tuple),
     since=st.integers(0, 99),
-    rate=st.floats(0, 99),
+    rate=st.just(0.0) | st.floats(LEAST_PER_SECOND, 99),
     slices=st.integers(0, SLICES // 4),
 )
 
@@ -294,6 +304,18 @@ def test_what_is_written_is_what_is_read(some, places):
         (b'"lease": 90.0', b'"lease": NaN'),
         (b'"at_once": 5', b'"at_once": -5'),
         (b'"per_second": 2.0', b'"per_second": 0'),
+        (b'"version": 1', b'"version": "one"'),
+        (b'"host": "host"', b'"host": ' + b"[" * 100_000),
+        (b'"owed": [0.0,', b'"owed": [NaN,'),
+        (b'"owed": [0.0,', b'"owed": [Infinity,'),
+        (b'"owed": [0.0,', b'"owed": [-1,'),
+        (b'"rate": 0.0', b'"rate": NaN'),
+        (b'"rate": 0.0', b'"rate": 1e-320'),
+        (b'"rate": 0.0', b'"rate": -1'),
+        (b'"wants": []', b'"wants": [[-1, 5]]'),
+        (b'"wants": []', b'"wants": [[5, 1e300]]'),
+        (b'"wants": []', b'"wants": [' + b"[1, 1], " * 10_000 + b"[1, 1]]"),
+        (b'"word"', b'"padding": "' + b" " * MOST_BYTES + b'", "word"'),
         (b'{"version"', b'["version"'),
         (b'"engines"', b'"motors"'),
     ],
@@ -308,3 +330,60 @@ def test_nonsense_is_told_and_not_obeyed(old, new):
     assert old in data
     with pytest.raises(LimitError, match=r"asyncflow limit set api|upgrade asyncflow"):
         unpack(data.replace(old, new, 1), "api")
+
+
+@pytest.mark.parametrize(
+    "field",
+    ['"places": [[0, 100000]]', f'"places": [{"[],[]," * 300_000}[]]'],
+    ids=["places of many engines", "many ranges"],
+)
+def test_no_object_takes_more_memory_than_its_length_allows(field):
+    """Whatever numbers it holds: a place is counted once, and an object is 4 MiB at the most."""
+    entry = pack(LimitState(engines={"a": Entry("host", 1, 90.0)})).decode().partition('"a": ')[2]
+    entry = entry.removesuffix("}}").replace('"places": []', field)
+    many = ", ".join(f'"{number}": {entry}' for number in range(100 if len(field) < 100 else 1))
+    data = pack(LimitState()).replace(b'"engines": {', f'"engines": {{{many}'.encode())
+    tracemalloc.start()
+    with pytest.raises(LimitError, match="is damaged"):
+        unpack(data, "api")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 40 * MOST_BYTES
+
+
+def test_a_limit_has_no_more_places_than_its_object_can_say():
+    """A limit that is set to more is used by more tasks than any engine has, and stays readable."""
+    share = LimitShare("a", "host", Timing())
+    share.on_seen(LimitState(), "", 0.0, 0.0)
+    share.expect(1, 10 * MANY, 10 * MANY)
+    draft = share.next_request(0.0, 0.0)
+    assert isinstance(draft, LimitState)
+    assert len(draft.engines["a"].places) == MOST_PLACES
+    assert unpack(pack(draft), "api") == draft
+
+
+def test_an_engine_looks_whether_it_is_in_before_it_leaves():
+    """The answer to its first request was lost, so only the object knows."""
+    share = LimitShare("a", "host", Timing())
+    share.on_seen(LimitState(), "", 0.0, 0.0)
+    share.expect(1, 2, 1)
+    draft = share.next_request(0.0, 0.0)
+    assert isinstance(draft, LimitState)
+    share.on_unknown()
+    share.expect(1, 2, 0)  # the run was cancelled
+    assert share.may_be_in
+    assert share.next_request(1.0, 1.0, leave=True) == Look()
+    share.on_seen(draft, "1", 0.0, 1.0)
+    last = share.next_request(1.0, 1.0, leave=True)
+    assert isinstance(last, LimitState)
+    assert not last.engines
+    share.on_written(last, "2", 1.0, 1.0)
+    assert not share.may_be_in
+
+
+def test_a_rate_that_is_set_anew_does_not_owe_what_the_former_one_did():
+    """Else nobody could start a task for a quarter of an hour after a rate of 0.001 was mended."""
+    before = LimitState(Bounds(None, 0.001), owed=1000.0, owed_since=5.0)
+    assert before.with_bounds(Bounds(None, 10.0)).owed == 0.1
+    assert before.with_bounds(Bounds()).owed == 0.0
+    assert before._replace(owed=0.01).with_bounds(Bounds(None, 10.0)).owed == 0.01

@@ -126,5 +126,5 @@ def _holder(data: bytes) -> str:
     try:
         found = json.loads(data)
         return f"process {int(found['pid'])} on {str(found['host'])[:64]}"
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return "which cannot be told"

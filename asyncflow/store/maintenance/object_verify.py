@@ -29,7 +29,7 @@ from asyncflow.store.files import reason_of
 from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.maintenance.findings import Findings
 from asyncflow.store.manifests import JournalManifests
-from asyncflow.store.object_store.limit_state import LIMITS, is_limit, unpack
+from asyncflow.store.object_store.limit_state import LIMITS, MOST_BYTES, is_limit, unpack
 from asyncflow.store.object_store.piece_file import PieceFile
 from asyncflow.store.object_store.sent_journal import JOURNAL, PieceJournal
 from asyncflow.store.object_store.value_source import aside_name, blob_name
@@ -252,7 +252,7 @@ class _ObjectWalk:
                 continue
             limit, what = facts.name.split("/")[1], ""
             try:
-                data = self._objects.get(facts.name)
+                data, _ = self._objects.get_with_facts(facts.name, most_bytes=MOST_BYTES)
                 self.findings.verified.size += len(data)
                 unpack(data, limit)
             except FileNotFoundError:

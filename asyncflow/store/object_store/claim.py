@@ -113,6 +113,6 @@ def look_at(objects: Objects, name: str) -> Seen | None:
     try:
         found = json.loads(data)
         writer, host = str(found["writer"]), str(found["host"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         writer = host = ""
     return Seen(writer, host, time.time() - facts.modified)

@@ -110,6 +110,6 @@ def _unpacked(data: bytes) -> tuple[str, str]:
     try:
         found = json.loads(data)
         run_id, holder = str(found["run_id"]), str(found["holder"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return "", ""
     return run_id if RUN_ID.fullmatch(run_id) else "", holder

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from heapq import heappop, heappush
-from typing import Final
 
-_MOST_WANTED: Final = 1_000_000
+from asyncflow.store.object_store.limit_state import MOST_PLACES, MOST_WANTED
 
 
 class Places:
@@ -44,7 +43,7 @@ class Places:
 
     def take(self, bound: int) -> int | None:
         """Give the lowest idle place to a task, if it is below its bound."""
-        self._bound = bound
+        self.note_bound(bound)
         if not self._idle or self._idle[0] >= bound:
             return None
         place = heappop(self._idle)
@@ -54,7 +53,7 @@ class Places:
 
     def note_bound(self, bound: int) -> None:
         """A task has asked that cannot have any place now."""
-        self._bound = bound
+        self._bound = min(bound, MOST_PLACES)
 
     def free(self, place: int) -> bool:
         """A task has ended; whether its place is for others."""
@@ -76,6 +75,7 @@ class Places:
             self._waiting[before] -= number
             if not self._waiting[before]:
                 del self._waiting[before]
+        bound = min(bound, MOST_PLACES)
         if ready:
             self._runs[run] = bound, ready
             self._waiting[bound] += ready
@@ -85,10 +85,10 @@ class Places:
         asked, ready = [], 0
         for bound in sorted(self._waiting):
             ready += self._waiting[bound]
-            asked.append((bound, min(below(self.used, bound) + ready, _MOST_WANTED)))
+            asked.append((bound, min(below(self.used, bound) + ready, MOST_WANTED)))
         last = max(self._bound, max(self.used, default=-1) + 1)
         if self.used and last > max(self._waiting, default=0):
-            asked.append((last, min(len(self.used) + ready, _MOST_WANTED)))
+            asked.append((last, min(len(self.used) + ready, MOST_WANTED)))
         return asked
 
     # --- what it has ---

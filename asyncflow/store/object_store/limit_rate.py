@@ -56,6 +56,11 @@ class RateShare:
         if self.slices:
             self._next_at -= SLICES / self.slices / per_second
 
+    def hasten(self, per_second: float, now: float) -> None:
+        """The rate was changed: the next start comes no later than this one says."""
+        if self.slices:
+            self._next_at = min(self._next_at, now + SLICES / self.slices / per_second)
+
     def set_slices(self, slices: int, now: float) -> None:
         """Have so many from now on; the time until the next start becomes longer or shorter."""
         if slices and self.slices and self._next_at > now:

@@ -102,6 +102,14 @@ class LimitShare:
         """Whether tasks of this engine wait."""
         return self._places.is_anybody_waiting
 
+    @property
+    def may_be_in(self) -> bool:
+        """Whether the object may have an entry of this engine.
+
+        The answer to a request may be lost that has made one; only the object tells.
+        """
+        return self.is_in or (self.version is None and bool(self._sent))
+
     def is_alive(self, awake: float) -> bool:
         """Whether its entry counts for others, too."""
         return self.is_in and not self.is_lost and awake - self._confirmed < self.timing.patience
@@ -135,6 +143,10 @@ class LimitShare:
         """Take back a start that was counted but did not happen."""
         self._rate.undo_one(per_second)
 
+    def hasten(self, per_second: float, now: float) -> None:
+        """The rate was changed: the next start comes no later than this one says."""
+        self._rate.hasten(per_second, now)
+
     # --- when ---
 
     def is_busy(self, now: float) -> bool:
@@ -148,7 +160,7 @@ class LimitShare:
     def seconds_until_look(self, now: float) -> float:
         """In how many seconds it should read the object; infinite if never."""
         if self.version is None:
-            return 0.0 if self.is_in or self.is_busy(now) else float("inf")
+            return 0.0 if self.may_be_in or self.is_busy(now) else float("inf")
         if not self.is_busy(now):
             return float("inf")
         return max(0.0, self._looked_at + self.timing.look - now)

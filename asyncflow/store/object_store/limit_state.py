@@ -41,7 +41,13 @@ _SHARED: Final = "shared"  # a note of an earlier version has a `-` in its name
 _PARTS: Final = 3
 _VERSION: Final = 1
 _LONGEST_LEASE_SECONDS: Final = 86_400.0
-_MOST_PLACES: Final = 1_000_000  # of all engines, in an object that anybody may have damaged
+MOST_PLACES: Final = 100_000
+"""A limit has no more places, whatever it is set to: so the object has a size that can be read."""
+MOST_WANTED: Final = 1_000_000
+"""The most places that an engine asks for."""
+MOST_BYTES: Final = 4 << 20
+"""A larger object is damaged: one of 100,000 places, each in a range of its own, has half of it."""
+_MOST_WANTS: Final = 10_000  # of all engines
 
 
 def object_of(name: str) -> str:
@@ -122,6 +128,18 @@ class LimitState(NamedTuple):
     owed_since: float = 0.0
     """From when on these seconds count, by the store's clock; 0 for when this was written."""
 
+    def with_bounds(self, bounds: Bounds) -> LimitState:
+        """The next version, in which somebody has set other bounds.
+
+        What is owed was counted by the former rate. No start owes more than the new one says.
+        """
+        owed = self.owed
+        if bounds.per_second is not None:
+            owed = min(owed, 1 / bounds.per_second)
+        elif self.bounds.per_second is not None:
+            owed = 0.0
+        return self._replace(bounds=bounds, changes=self.changes + 1, owed=owed)
+
     def others(self, engine: str) -> Iterator[tuple[str, Entry]]:
         """The entries of all engines but one."""
         return ((name, entry) for name, entry in self.engines.items() if name != engine)
@@ -193,35 +211,65 @@ def pack(state: LimitState) -> bytes:
 
 
 def unpack(data: bytes, name: str) -> LimitState:
-    """The version with these bytes.
+    """The version with these bytes. It takes 40 times their memory at the most.
 
     Raises:
         LimitError: It is damaged, or a later version of asyncflow wrote it.
     """
-    try:
-        found = json.loads(data)
-        if found["version"] != _VERSION:
-            message = f"a later version of asyncflow wrote the limit {name!r}: upgrade asyncflow"
-            raise LimitError(message)
-        engines = {str(key): _entry(each) for key, each in found["engines"].items()}
-        owed, since = found["owed"]
-        bounds = _bounds(found["set"])
-        state = LimitState(bounds, int(found["changes"]), engines, float(owed), float(since))
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise _damaged(name) from error
-    places = [place for entry in engines.values() for place in entry.places]
-    too_many_slices = sum(entry.slices for entry in engines.values()) > SLICES
-    if len(places) != len(set(places)) or too_many_slices:
-        raise _damaged(name)
+    state = unpack_whole(data, name)
+    if state is None:
+        raise damaged(name)
     return state
 
 
-def _damaged(name: str) -> LimitError:
+def unpack_whole(data: bytes, name: str) -> LimitState | None:
+    """The same, or None if it is damaged.
+
+    Raises:
+        LimitError: A later version of asyncflow wrote it.
+    """
+    if len(data) > MOST_BYTES:
+        return None
+    try:
+        found = json.loads(data)
+        version = found["version"]
+        if isinstance(version, int) and version > _VERSION:
+            message = f"a later version of asyncflow wrote the limit {name!r}: upgrade asyncflow"
+            raise LimitError(message)
+        return _state(found) if version == _VERSION else None
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,  # thousands of brackets
+    ):
+        return None
+
+
+def damaged(name: str) -> LimitError:
+    """The error for a limit that cannot be read."""
     message = (
         f"the limit {name!r} is damaged: set it again with `asyncflow limit set {name} N`, or "
         f"`asyncflow limit unset {name}`"
     )
     return LimitError(message)
+
+
+def _state(found: Any) -> LimitState:
+    taken: set[int] = set()
+    engines = {str(key): _entry(each, taken) for key, each in found["engines"].items()}
+    owed, since = map(float, found["owed"])
+    wants = sum(len(entry.wants) for entry in engines.values())
+    slices = sum(entry.slices for entry in engines.values())
+    if wants > _MOST_WANTS or slices > SLICES or not _is_time(owed) or not _is_time(since):
+        raise ValueError
+    return LimitState(_bounds(found["set"]), int(found["changes"]), engines, owed, since)
+
+
+def _is_time(seconds: float) -> bool:
+    return 0 <= seconds < float("inf")
 
 
 def _bounds(found: Any) -> Bounds:
@@ -236,23 +284,31 @@ def _bounds(found: Any) -> Bounds:
     )
 
 
-def _entry(found: Any) -> Entry:
+def _entry(found: Any, taken: set[int]) -> Entry:
+    """One entry; `taken` are the places of those before it, to which its own are added."""
     places: set[int] = set()
     for start, end in found["places"]:
-        if not 0 <= start <= end <= MOST_AT_ONCE or end - start > _MOST_PLACES - len(places):
+        # Each place is counted once, so no number of ranges takes more memory than that.
+        if not 0 <= start <= end <= MOST_PLACES or not taken.isdisjoint(range(start, end)):
             raise ValueError
+        taken.update(range(start, end))
         places.update(range(start, end))
-    slices, lease = int(found["slices"]), float(found["lease"])
+    slices, lease, rate = int(found["slices"]), float(found["lease"]), float(found["rate"])
     if slices < 0 or not 0 < lease <= _LONGEST_LEASE_SECONDS:
+        raise ValueError
+    if rate and not LEAST_PER_SECOND <= rate <= MOST_PER_SECOND:
+        raise ValueError
+    wants = tuple((int(bound), int(number)) for bound, number in found["wants"])
+    if not all(0 <= bound <= MOST_PLACES and 0 <= most <= MOST_WANTED for bound, most in wants):
         raise ValueError
     return Entry(
         host=str(found["host"]),
         beats=int(found["beats"]),
         lease=lease,
         places=frozenset(places),
-        wants=tuple((int(bound), int(number)) for bound, number in found["wants"]),
+        wants=wants,
         since=int(found["since"]),
-        rate=float(found["rate"]),
+        rate=rate,
         slices=slices,
     )
 

@@ -139,12 +139,21 @@ class Objects:
             name, lambda: bytes(self._obstore.api.get(self._obstore.store, name).bytes())
         )
 
-    def get_with_facts(self, name: str) -> tuple[bytes, ObjectFacts]:
-        """The bytes of an object, and what the store says about this very version."""
+    def get_with_facts(
+        self, name: str, *, most_bytes: int | None = None
+    ) -> tuple[bytes, ObjectFacts]:
+        """The bytes of an object, and what the store says about this very version.
+
+        Of one with more than `most_bytes` nothing is read: the bytes are empty then, and the facts
+        say how many there are.
+        """
 
         def ask() -> tuple[bytes, ObjectFacts]:
             answer = self._obstore.api.get(self._obstore.store, name)
-            return bytes(answer.bytes()), _facts(answer.meta)
+            facts = _facts(answer.meta)
+            if most_bytes is not None and facts.size > most_bytes:
+                return b"", facts
+            return bytes(answer.bytes()), facts
 
         return self._ask(name, ask)
 

@@ -388,6 +388,6 @@ def unsent_in(folder: str) -> Unsent | None:
     try:
         noted = json.loads(data)
         unsent = Unsent(bytes.fromhex(noted["writer"]), noted["has_begun"] is True)
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return Unsent(bytes(WRITER_BYTES), has_begun=False)
     return unsent if len(unsent.writer) == WRITER_BYTES else None

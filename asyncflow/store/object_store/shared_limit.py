@@ -21,11 +21,13 @@ from asyncflow.store.limit_files import LimitUse
 from asyncflow.store.object_store.limit_share import LimitShare, Look, Timing
 from asyncflow.store.object_store.limit_state import (
     LIMITS,
+    MOST_BYTES,
     LimitState,
+    damaged,
     is_limit,
     object_of,
     pack,
-    unpack,
+    unpack_whole,
 )
 
 if TYPE_CHECKING:
@@ -106,16 +108,14 @@ class ObjectLimits:
         tasks under it.
 
         Raises:
-            LimitError: No limit can have that name, or it cannot be written.
+            LimitError: No limit can have that name, it cannot be read or written, or a later
+                version of asyncflow wrote it.
         """
         for _ in range(_TRIES):
             try:
-                state, version, _modified = self._read(name)
-            except LimitError:
-                state, version = LimitState(), self._version_of(name)
-            changed = state._replace(bounds=bounds, changes=state.changes + 1)
-            reached("limit.set")
-            try:
+                state, version, _modified = _read_any(self._objects, name)
+                changed = (state or LimitState()).with_bounds(bounds)
+                reached("limit.set")
                 if _write(self._objects, object_of(name), changed, version) is not None:
                     return
             except OSError as error:
@@ -126,12 +126,6 @@ class ObjectLimits:
     def _read(self, name: str) -> tuple[LimitState, str, float]:
         try:
             return _read(self._objects, name)
-        except OSError as error:
-            raise _unusable(name, error) from error
-
-    def _version_of(self, name: str) -> str:
-        try:
-            return self._objects.head(object_of(name)).e_tag
         except OSError as error:
             raise _unusable(name, error) from error
 
@@ -150,6 +144,7 @@ class SharedLimit:
         self._thread: Thread | None = None
         self._on_news: Callable[[], object] = _ignore
         self._is_leaving = self._is_closed = False
+        self._leave_until = 0.0
         self._is_fast = False  # whether the thread looks soon in any case
         self._failing_since: float | None = None
         self._is_write_failing = False  # and not only reading
@@ -252,22 +247,31 @@ class SharedLimit:
         with self._lock:
             self._share.undo_one(per_second)
 
+    def hasten(self, per_second: float, now: float) -> None:  # noqa: ARG002 - by a clock that nobody sets
+        """The rate was changed: the next start comes no later than this one says."""
+        with self._lock:
+            self._share.hasten(per_second, time.monotonic())
+
     def in_use(self) -> int:
         """How many places other engines have, as far as they have said."""
         return sum(entry.in_use for _, entry in self._share.state.others(self._share.engine))
 
     # --- the end ---
 
-    def leave(self) -> None:
-        """Take the engine's entry out; return when that is done, or cannot be done now.
+    def start_leaving(self) -> None:
+        """Begin to take the engine's entry out. No task under the limit runs any more."""
+        if not self._is_leaving:
+            self._is_leaving, self._leave_until = True, time.monotonic() + _LEAVING_SECONDS
+            self._due.set()
 
-        No task under the limit runs any more. If the store does not answer, other engines take the
-        entry out later.
+    def leave(self) -> None:
+        """The same; return when that is done, or cannot be done within 5 s of its beginning.
+
+        If the store does not answer, other engines take the entry out later.
         """
-        self._is_leaving = True
-        self._due.set()
+        self.start_leaving()
         if self._thread is not None:
-            self._thread.join(_LEAVING_SECONDS)
+            self._thread.join(max(0.0, self._leave_until - time.monotonic()))
         self.close()
 
     def close(self) -> None:
@@ -290,6 +294,17 @@ class SharedLimit:
             self._thread = thread
 
     def _work(self) -> None:
+        """Make requests until the engine has left. No error ends it: runs would wait for ever."""
+        while True:
+            try:
+                return self._make_requests()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it counts as a failed request
+                self._note_failure(f"{type(error).__name__}: {error}", is_write=True)
+            with self._lock:
+                self._share.on_unknown()
+            self._due.wait(_LONGEST_PAUSE_SECONDS)
+
+    def _make_requests(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while not self._is_closed:
             self._due.clear()
@@ -298,7 +313,7 @@ class SharedLimit:
                     time.monotonic(), _awake(), leave=self._is_leaving
                 )
             if request is None:
-                if self._is_leaving and not self._share.is_in:
+                if self._is_leaving and not self._share.may_be_in:
                     return
                 self._failing_since, self._is_write_failing = None, False  # nothing is tried now
                 self._sleep()
@@ -372,11 +387,19 @@ class SharedLimit:
 
 def _read(objects: Objects, name: str) -> tuple[LimitState, str, float]:
     """A limit's newest version, its e_tag, and when it was written; the e_tag is empty for none."""
+    state, e_tag, modified = _read_any(objects, name)
+    if state is None:
+        raise damaged(name)
+    return state, e_tag, modified
+
+
+def _read_any(objects: Objects, name: str) -> tuple[LimitState | None, str, float]:
+    """The same, without a state if the limit is damaged."""
     try:
-        data, facts = objects.get_with_facts(object_of(name))
+        data, facts = objects.get_with_facts(object_of(name), most_bytes=MOST_BYTES)
     except FileNotFoundError:
         return LimitState(), "", 0.0
-    return unpack(data, name), facts.e_tag, facts.modified
+    return unpack_whole(data, name), facts.e_tag, facts.modified
 
 
 def _write(objects: Objects, name: str, state: LimitState, version: str) -> str | None:
