@@ -157,7 +157,7 @@ class Limits:
         """
         files = [limit.file for limit in self._limits.values()]
         for file in files:
-            file.start_leaving()
+            file.leave(wait=False)
         for file in files:
             file.leave()
 

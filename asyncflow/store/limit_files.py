@@ -296,11 +296,8 @@ class LimitFile:
         message = f"cannot use the limit {self.path.name!r}: {error.strerror}: {self.path}"
         return LimitError(message)
 
-    def start_leaving(self) -> None:
+    def leave(self, *, wait: bool = True) -> None:
         """Does nothing: `close` releases all."""
-
-    def leave(self) -> None:
-        """Does nothing, likewise."""
 
     def close(self) -> None:
         """Close the file, which releases all its locks. Harmless when repeated."""

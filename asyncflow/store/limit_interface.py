@@ -95,11 +95,11 @@ class EngineLimit(Protocol):
     def in_use(self) -> int:
         """How many places other engines have taken, as far as this one knows."""
 
-    def start_leaving(self) -> None:
-        """Begin what `leave` waits for, so that several limits can be left at once."""
+    def leave(self, *, wait: bool = True) -> None:
+        """Return when others may have all that this engine had, or cannot be told now.
 
-    def leave(self) -> None:
-        """Return when others may have all that this engine had, or cannot be told now."""
+        Without `wait`, return when that has begun: so several limits can be left at once.
+        """
 
     def close(self) -> None:
         """Release everything without waiting. Harmless when repeated."""

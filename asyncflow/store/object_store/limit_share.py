@@ -80,7 +80,8 @@ class LimitShare:
         self._places = Places()
         self._used_at = _NEVER
         self._turn_began = _NEVER
-        self._rate = RateShare(timing.renew)
+        self.rate = RateShare(timing.renew)
+        """Its part of the limit's rate."""
 
     def __repr__(self) -> str:
         return f"<LimitShare {self._places!r}>"
@@ -90,7 +91,7 @@ class LimitShare:
     @property
     def has(self) -> tuple[frozenset[int], int]:
         """The places that it has, in use or not, and its millionths of the rate."""
-        return self._places.held, self._rate.slices
+        return self._places.held, self.rate.slices
 
     @property
     def places_in_use(self) -> int:
@@ -135,17 +136,13 @@ class LimitShare:
         """Count a task that starts now under a rate, and return 0; or how many seconds to wait."""
         self._used_at = now
         if not self.is_alive(awake):
-            self._rate.set_slices(0, now)
-        seconds = self._rate.seconds_until_start(per_second, slack, now)
+            self.rate.set_slices(0, now)
+        seconds = self.rate.seconds_until_start(per_second, slack, now)
         return self.timing.look if seconds is None else seconds
 
     def undo_one(self, per_second: float) -> None:
         """Take back a start that was counted but did not happen."""
-        self._rate.undo_one(per_second)
-
-    def hasten(self, per_second: float, now: float) -> None:
-        """The rate was changed: the next start comes no later than this one says."""
-        self._rate.hasten(per_second, now)
+        self.rate.undo_one(per_second)
 
     # --- when ---
 
@@ -153,7 +150,7 @@ class LimitShare:
         """Whether a place or a start may soon change hands."""
         return (
             self._places.is_anybody_waiting
-            or self._rate.needed(now) > 0  # tasks under a rate nearly always wait
+            or self.rate.needed(now) > 0  # tasks under a rate nearly always wait
             or (self.is_in and any(entry.is_waiting for _, entry in self.state.others(self.engine)))
         )
 
@@ -184,14 +181,14 @@ class LimitShare:
             if self.is_in:
                 self.lose()
             self._adopt(frozenset(), now)
-            self._rate.set_slices(0, now)
+            self.rate.set_slices(0, now)
             return
         arrived = [beats for beats in self._sent if beats <= mine.beats]
         for beats in arrived:
             self._confirmed = max(self._confirmed, self._sent.pop(beats))
         self.is_in = True
         self._adopt(mine.places, now)
-        self._rate.set_slices(min(self._rate.slices, mine.slices), now)
+        self.rate.set_slices(min(self.rate.slices, mine.slices), now)
 
     def on_written(self, state: LimitState, version: str, sent: float, now: float) -> None:
         """A draft, sent at `sent` by the clock `awake`, is the newest version of the object."""
@@ -203,7 +200,7 @@ class LimitShare:
         mine = state.engines.get(self.engine)
         self.is_in = mine is not None
         self._adopt(frozenset() if mine is None else mine.places, now)
-        self._rate.on_written(0 if mine is None else mine.slices, now)
+        self.rate.on_written(0 if mine is None else mine.slices, now)
         self._places.most_used = len(self._places.used)
 
     def on_unknown(self) -> None:
@@ -216,7 +213,7 @@ class LimitShare:
         if self.is_lost:
             self.version = None
         self._places.lose()
-        self._rate.slices = 0
+        self.rate.slices = 0
 
     def _observe(self, now: float) -> None:
         observed = {}
@@ -262,7 +259,7 @@ class LimitShare:
         state = self._without_dead(now)
         mine = self.state.engines.get(self.engine)
         demand = places.demand()
-        needed = bool(demand) or self._rate.needed(now) > 0
+        needed = bool(demand) or self.rate.needed(now) > 0
         if leave or (not needed and now - self._used_at >= self.timing.idle):
             return self._left(state, now) if mine is not None and not places.used else None
         if mine is None and not needed:
@@ -281,7 +278,7 @@ class LimitShare:
             given |= places.needless()
         state = _with(state, self.engine, entry._replace(places=entry.places - given))
         state = self._with_more(state, silent)
-        state = self._rate.share(
+        state = self.rate.share(
             state, self.engine, now, modified=self._modified, is_new=mine is None
         )
         if not renews and mine is not None and self._is_alike(state, silent, mine):
@@ -290,7 +287,7 @@ class LimitShare:
         self._beats += 1
         self._sent[self._beats] = awake
         entry = state.engines[self.engine]._replace(beats=self._beats)
-        self._rate.set_slices(min(self._rate.slices, entry.slices), now)
+        self.rate.set_slices(min(self.rate.slices, entry.slices), now)
         return _with(state, self.engine, entry)._replace(changes=state.changes + 1)
 
     def _entry(self, mine: Entry | None, demand: Sequence[tuple[int, int]], now: float) -> Entry:
@@ -302,8 +299,8 @@ class LimitShare:
             self._places.held - self._places.returning,
             tuple(demand),
             mine.since if mine is not None else 0,
-            self._rate.needed(now),
-            min(self._rate.slices, mine.slices) if mine is not None else 0,
+            self.rate.needed(now),
+            min(self.rate.slices, mine.slices) if mine is not None else 0,
         )
 
     def _without_dead(self, now: float) -> LimitState:
@@ -312,14 +309,14 @@ class LimitShare:
         for name, entry in self.state.others(self.engine):
             if now - self._observed[name][1] >= entry.lease:
                 engines = {other: each for other, each in state.engines.items() if other != name}
-                owed = owed_by_dead(entry, self._rate.needed(now))
+                owed = owed_by_dead(entry, self.rate.needed(now))
                 state = owing(state._replace(engines=engines), owed, self._modified)
         return state
 
     def _left(self, state: LimitState, now: float) -> LimitState:
         """The state without its entry; nothing of it is used any more."""
-        state = self._rate.leave(state, self._modified, now)
-        self._rate.set_slices(0, now)
+        state = self.rate.leave(state, self._modified, now)
+        self.rate.set_slices(0, now)
         self._places.give(self._places.held)
         engines = {name: entry for name, entry in state.engines.items() if name != self.engine}
         return state._replace(engines=engines, changes=state.changes + 1)

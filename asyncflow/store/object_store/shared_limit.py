@@ -250,7 +250,7 @@ class SharedLimit:
     def hasten(self, per_second: float, now: float) -> None:  # noqa: ARG002 - by a clock that nobody sets
         """The rate was changed: the next start comes no later than this one says."""
         with self._lock:
-            self._share.hasten(per_second, time.monotonic())
+            self._share.rate.hasten(per_second, time.monotonic())
 
     def in_use(self) -> int:
         """How many places other engines have, as far as they have said."""
@@ -258,18 +258,18 @@ class SharedLimit:
 
     # --- the end ---
 
-    def start_leaving(self) -> None:
-        """Begin to take the engine's entry out. No task under the limit runs any more."""
+    def leave(self, *, wait: bool = True) -> None:
+        """Take the engine's entry out. No task under the limit runs any more.
+
+        Return when that is done, or cannot be done within 5 s of the first call; or, without
+        `wait`, when it has begun. If the store does not answer, other engines take the entry out
+        later.
+        """
         if not self._is_leaving:
             self._is_leaving, self._leave_until = True, time.monotonic() + _LEAVING_SECONDS
             self._due.set()
-
-    def leave(self) -> None:
-        """The same; return when that is done, or cannot be done within 5 s of its beginning.
-
-        If the store does not answer, other engines take the entry out later.
-        """
-        self.start_leaving()
+        if not wait:
+            return
         if self._thread is not None:
             self._thread.join(max(0.0, self._leave_until - time.monotonic()))
         self.close()
