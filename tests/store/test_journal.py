@@ -117,6 +117,35 @@ def test_a_journal_torn_at_any_byte_reads_up_to_the_tear(tmp_path):
         assert read(torn) == RECORDS[:complete]
 
 
+class CountingReader(JournalReader):
+    """Counts the bytes that it reads."""
+
+    bytes_read = 0
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        data = super()._pread(size, offset)
+        self.bytes_read += len(data)
+        return data
+
+
+def test_a_torn_tail_is_searched_once(tmp_path):
+    """Not by each question about a run that was killed; again as soon as the file has grown."""
+    path = tmp_path / "journal"
+    (offset,) = write(path, [os.urandom(300_000)])
+    path.write_bytes(path.read_bytes()[:-1])
+    reader = CountingReader(path)
+    assert not [*reader.read_batches(offset)]
+    first, reader.bytes_read = reader.bytes_read, 0
+    assert not [*reader.read_batches(offset)]
+    assert not [*reader.read_from(offset)]
+    assert reader.bytes_read <= 2 * (first - 200_000)
+    with path.open("ab") as file:
+        file.write(bytes(20) + frame(b"\x93one"))
+    with pytest.raises(JournalError, match="damaged"):
+        [*reader.read_batches(offset)]
+    reader.close()
+
+
 def test_a_flipped_byte_never_gives_a_wrong_record(tmp_path):
     """At every byte: what was written, or an error; or the end, in the last record."""
     offsets = write(tmp_path / "whole", RECORDS)
