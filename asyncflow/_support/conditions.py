@@ -153,10 +153,11 @@ async def pause(seconds: float) -> None:
     await until(lambda: False, seconds=seconds)
 
 
-async def thread_done(future: ThreadFuture[Result]) -> Result:
-    """The result of work that threads do.
+async def thread_done(future: ThreadFuture[Result], *, seconds: float | None = None) -> Result:
+    """The result of work that threads do, for which this waits for at most `seconds`.
 
     Raises:
+        TimeoutError: The work takes longer. If it has not begun, it is not begun.
         Exception: Whatever the work raised.
 
     Cancelled: work that has not begun is not begun; work that has begun goes on.
@@ -171,7 +172,9 @@ async def thread_done(future: ThreadFuture[Result]) -> Result:
     if not future.done():
         future.add_done_callback(look)
     try:
-        await condition.wait()
+        if not await condition.wait(seconds):
+            future.cancel()
+            raise TimeoutError
     except asyncio.CancelledError:
         future.cancel()
         raise

@@ -92,10 +92,14 @@ class LoopbackCluster:
         if process is None:
             return
         until = time.monotonic() + _END_SECONDS
-        while process.poll() is None:
-            if time.monotonic() > until:
-                process.kill()  # its workers die with it
-            await asyncio.sleep(0.005)
+        try:
+            while process.poll() is None:
+                if time.monotonic() > until:
+                    break
+                await asyncio.sleep(0.005)
+        finally:
+            process.kill()  # its workers die with it; harmless if it has ended
+            process.wait()  # for as long as the kernel takes
 
     async def close(self) -> None:
         """End all agents."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from asyncflow import Engine, FlowSpec, events, resources, step
-from asyncflow.errors import ClusterError, RunFailedError
+from asyncflow.errors import AgentGoneError, ClusterError, RunFailedError
 from asyncflow.executors import Ray
 from asyncflow.workers.cluster import ray as ray_cluster
+from asyncflow.workers.cluster.interface import Shape
 from tests.support.remote_flows import Talking
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 
@@ -102,6 +106,42 @@ async def test_an_actor_that_never_comes_fails_the_run(
         with pytest.raises(RunFailedError, match="ended before its agent was there"):
             await engine.run(Talking)
     assert len(list((tmp_path / "actors").iterdir())) == tries
+
+
+async def polled_for_ever(link):
+    """Ask its agent for news until it is gone."""
+    while True:
+        await link.poll(0)
+
+
+async def test_a_head_that_does_not_answer_keeps_nobody_waiting_who_withdraws(
+    ray_here, monkeypatch
+):
+    """Ray blocks who ends an actor that its head has not heard of: not the thread of all links."""
+    monkeypatch.setattr(ray_cluster, "_KILL_SECONDS", 0.5)
+    children = psutil.Process().children(recursive=True)
+    (head,) = [each for each in children if "gcs_server" in each.name()]
+    cluster = ray_cluster.RayCluster("auto")
+    await cluster.open()
+    first = await cluster.lease(Shape(), 1)
+    goes_on = threading.Timer(60, head.resume)  # without it, a thread that is blocked stays so
+    goes_on.start()
+    head.suspend()
+    try:
+        leases = [asyncio.ensure_future(cluster.lease(Shape(), 1)) for _ in range(2)]
+        await until(lambda: len(cluster._coming) == 2)
+        leases[0].cancel()
+        await asyncio.wait(leases, return_when=asyncio.FIRST_COMPLETED)
+        await cluster.close()  # which withdraws the other
+        leases[1].cancel()
+        await asyncio.wait(leases)
+        assert head.status() == psutil.STATUS_STOPPED
+    finally:
+        goes_on.cancel()
+        head.resume()
+    assert [lease.cancelled() for lease in leases] == [True, True]
+    with pytest.raises(AgentGoneError):  # it could not be ended at once, and has ended by now
+        await polled_for_ever(first)
 
 
 class Wide(FlowSpec):

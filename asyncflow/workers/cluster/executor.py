@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import AttemptKey, ReportMessage
 
 _CLOSE_SECONDS: Final = 15.0  # for the agents to close their pools, which takes at most 6 s
+_LAST_SECONDS: Final = 2.0  # for links to end that have heard all, which takes them at most 1 s
+_RELEASE_SECONDS: Final = 20.0  # for the leases of nodes to be given back, of silent ones too
+_LEAVE_SECONDS: Final = 120.0  # for all of that, and for the cluster: Ray's end may take 60 s
+_END_SECONDS: Final = 10.0  # for the executor's thread, once it has nothing left to do
 _FAILED_STARTS: Final = 3  # agents in a row that end before they have said anything
 _SUSPEND_SECONDS: Final = 1.0  # for the agents to hear that the workers have to stand still
 _LOOK_SECONDS: Final = 1.0  # between looks for leases that are not needed
@@ -91,7 +95,7 @@ class ClusterExecutor:
         self._tokens = 0
         self._looking: TimedCall | None = None
         self._links: dict[Link, AgentConnection] = {}  # of the executor's thread
-        self._serving: set[asyncio.Future[None]] = set()  # likewise
+        self._serving: dict[AgentConnection, asyncio.Future[None]] = {}  # likewise
         self._silent_agents = 0  # in a row, that have ended before they said anything
         self._closing = False
         self._closed = False
@@ -139,6 +143,9 @@ class ClusterExecutor:
     async def close(self) -> None:
         """End all workers and leases, and return when none is left. Harmless when repeated.
 
+        It waits neither for a node that does not answer nor for a client of the cluster that does
+        not end: then it returns within three minutes, and a warning says what was left.
+
         Cancelled: the workers end all the same; only the wait is shortened.
         """
         if self._closed or not hasattr(self, "_thread"):
@@ -151,18 +158,33 @@ class ClusterExecutor:
             for node in list(self._nodes.values()):
                 node.post("close")
             await self._left.wait(_CLOSE_SECONDS)
+            leaving = self._thread.run(self._leave_cluster())
             with suppress(Exception):  # whatever the engine's client raises at its end
-                await thread_done(self._thread.run(self._leave_cluster()))
+                await thread_done(leaving, seconds=_LEAVE_SECONDS)
         finally:
             self._thread.stop()
-            while not self._thread.has_ended:
+            end = time.monotonic() + _END_SECONDS
+            while not self._thread.has_ended and time.monotonic() < end:
                 await pause(0.005)
             self._closed = True
+            if not self._thread.has_ended:
+                log.warning(
+                    "the client of a cluster does not end; its thread is left to itself",
+                    cluster=self._cluster.name,
+                )
 
     async def _leave_cluster(self) -> None:
-        """In the executor's thread: let the links end, then leave."""
+        """In the executor's thread: let the links end, then leave.
+
+        A node that has not said by then that it is closed is waited for no longer. Its lease is
+        given back, at the same time as those of other nodes.
+        """
         if self._serving:
-            await asyncio.wait(self._serving, timeout=_CLOSE_SECONDS)
+            await asyncio.wait(self._serving.values(), timeout=_LAST_SECONDS)
+        for connection in self._links.values():
+            self._serving[connection].cancel()
+        if self._serving:
+            await asyncio.wait(self._serving.values(), timeout=_RELEASE_SECONDS)
         await self._cluster.close()
 
     @contextmanager
@@ -248,8 +270,7 @@ class ClusterExecutor:
             connection = AgentConnection(link, self._runs, self._inbound.put)
             self._links[link] = connection
             self._inbound.put(connection, ["leased", shape, slots])
-            self._serving.add(task := asyncio.ensure_future(self._serve(connection)))
-            task.add_done_callback(self._serving.discard)
+            self._serving[connection] = asyncio.ensure_future(self._serve(connection))
         else:
             self._inbound.put(connection, ["leased", shape, slots])
 
@@ -258,7 +279,10 @@ class ClusterExecutor:
             await connection.serve()
         finally:
             del self._links[connection.link]
-            await self._cluster.release(connection.link)
+            try:
+                await self._cluster.release(connection.link)
+            finally:
+                del self._serving[connection]
 
     def _on_lease_answered(self, asked: Future[None]) -> None:
         shape = self._leases.take(asked)

@@ -36,6 +36,7 @@ CONNECT_SECONDS: Final = 60.0
 """How long Ray may take to connect, or to start a cluster on this machine: usually 15 s."""
 INFEASIBLE_SECONDS: Final = 20.0
 """How long a request may be larger than every node, before it is an error: nodes may be joining."""
+_KILL_SECONDS: Final = 10.0  # for Ray to end an actor, which it does not while its head is silent
 _LOOK_SECONDS: Final = 1.0
 _LEASE_TRIES: Final = 4  # of which some end with the node that Ray had chosen
 _MB: Final = 1 << 20
@@ -120,6 +121,7 @@ class RayCluster:
         self._ray: Any = None
         self._thread = _RayThread()
         self._leases: set[RayLink] = set()
+        self._coming: set[Any] = set()  # actors that were asked for, and are not there
 
     @property
     def name(self) -> str:
@@ -230,13 +232,17 @@ class RayCluster:
     async def _lease(self, shape: Shape, slots: int) -> Link:
         wanted = _request(shape, slots)
         actor = self._actors.options(**wanted, max_restarts=0, max_task_retries=0).remote()
+        self._coming.add(actor)
         coming = asyncio.ensure_future(_awaited(actor.where.remote()))
         try:
             node = await self._wait_for(coming, shape, slots)
         except BaseException:
             coming.cancel()
-            self._kill(actor)
+            if actor in self._coming:  # otherwise `close` ends it
+                self._coming.discard(actor)
+                await self._kill(actor)
             raise
+        self._coming.discard(actor)
         link = RayLink(self._ray, actor, node)
         self._leases.add(link)
         return link
@@ -291,18 +297,25 @@ class RayCluster:
     async def release(self, link: Link) -> None:
         """End an actor, if it has not ended."""
         assert isinstance(link, RayLink)  # noqa: S101 - it was made here
-        self._leases.discard(link)
-        self._kill(link.actor)
+        if link in self._leases:  # otherwise `close` ends it
+            self._leases.discard(link)
+            await self._kill(link.actor)
 
-    def _kill(self, actor: Any) -> None:
+    async def _kill(self, actor: Any) -> None:
+        """End an actor, later if the head of the cluster does not answer now.
+
+        Ray blocks its caller while that is so, which must not be the thread of all links.
+        """
         with suppress(Exception):  # it has ended, or the cluster is gone
-            self._ray.kill(actor, no_restart=True)
+            await self._thread.call(lambda: self._ray.kill(actor, no_restart=True), _KILL_SECONDS)
 
     async def close(self) -> None:
         """End all actors; disconnect, if the program was not connected before."""
-        for link in list(self._leases):
-            await self.release(link)
+        actors = [*self._coming, *(link.actor for link in self._leases)]
+        self._coming.clear()
+        self._leases.clear()
         try:
+            await asyncio.gather(*map(self._kill, actors))
             if self._is_ours:
                 self._is_ours = False
                 await self._thread.call(self._ray.shutdown, CONNECT_SECONDS)
