@@ -47,14 +47,15 @@ def _make_list() -> click.Command:
         from asyncflow.client.limit_data import limits_data
         from asyncflow.store.limit_files import Bounds
 
-        found = list(limits_data(_limits(store)))
+        found = limits_data(_limits(store))
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            click.echo(json.dumps(list(found), indent=2))
             return
+        limit = None
         for limit in found:
             bounds = Bounds(limit["at_once"], limit["per_second"])
             click.echo(f"{limit['name']}: {bounds}; {use_of_limit(limit)}")
-        if not found:
+        if limit is None:
             click.echo("No step of a run of this store was under a limit yet.")
 
     return click.Command(

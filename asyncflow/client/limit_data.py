@@ -21,11 +21,18 @@ def limits_data(limits: LimitStore) -> Iterator[dict[str, Any]]:
     """Every limit of a store: its bounds, and how much of it is in use.
 
     Raises:
-        LimitError: A limit is damaged, or cannot be read.
+        LimitError: A limit is damaged, or cannot be read. Those that can be came before.
     """
+    first: LimitError | None = None
     for name in limits.names():
-        use = limits.look(name)
+        try:
+            use = limits.look(name)
+        except LimitError as error:
+            first = first or error
+            continue
         yield {"name": name, **bounds_data(use.bounds), **_use_data(use)}
+    if first is not None:
+        raise first
 
 
 def limits_of(run: Run) -> Iterator[dict[str, Any]]:

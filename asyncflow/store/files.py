@@ -164,6 +164,7 @@ _REMEDIES: Final = {
     errno.ENOLCK: "it has no file locks: use a local disk",
     errno.ENOTSUP: "it has no file locks: use a local disk",
     errno.ESTALE: "put back what was deleted or moved",
+    errno.EREMOTEIO: "make sure that this machine reaches the object store",
     errno.ELOOP: "replace the link by a file or a folder",
 }
 

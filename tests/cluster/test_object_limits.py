@@ -397,7 +397,9 @@ def test_notes_of_earlier_versions_are_no_limits_and_are_collected(url, monkeypa
     objects.put("limits/api/node-7-0123456789ab", b"")
     objects.put("limits/old/node-7-0123456789ab", b"")
     store.named_limits.set_bounds("api", Bounds(3))
+    objects.put("limits/no name of a limit/shared", b"")
     assert store.named_limits.names() == ["api"]
+    objects.delete(["limits/no name of a limit/shared"])
     assert not verify_store(store).damage
     listed = Objects.listed
 

@@ -736,6 +736,19 @@ async def test_a_damaged_limit_starts_no_run_and_says_how_to_mend_it(store, engi
 # --- the command --------------------------------------------------------------------------------
 
 
+def test_a_damaged_limit_does_not_hide_the_others(store, capsys):
+    """They are listed, then the error says what to do; a program gets only the error."""
+    assert invoke(["limit", "set", "b", "2"]) == 0
+    (Layout(store).limits / "a").write_bytes(b"nonsense")
+    capsys.readouterr()
+    assert invoke(["limit", "list"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "b: 2 at a time; 0 in use\n"
+    assert "asyncflow limit set a N" in shown.err
+    assert invoke(["limit", "list", "--json"]) == 1
+    assert not capsys.readouterr().out
+
+
 def test_the_command_sets_lists_and_unsets(store, capsys):
     """As text and as JSON."""
     assert invoke(["limit", "set", "api", "20", "--per-second", "2.5"]) == 0

@@ -29,6 +29,7 @@ from asyncflow.store.object_store.limit_state import (
     pack,
     unpack_whole,
 )
+from asyncflow.values import LIMIT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -72,7 +73,8 @@ class ObjectLimits:
         except OSError as error:
             message = f"the limits of {self._objects.location} cannot be listed: {reason_of(error)}"
             raise LimitError(message) from error
-        return sorted(name.split("/")[1] for name in found if is_limit(name))
+        names = (name.split("/")[1] for name in found if is_limit(name))
+        return sorted(name for name in names if LIMIT_NAME.fullmatch(name))
 
     def open(self, name: str, *, grace_seconds: float) -> SharedLimit:
         """Open a limit for an engine whose tasks end within `grace_seconds` when told to.
