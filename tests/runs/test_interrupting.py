@@ -123,7 +123,7 @@ TRIES = 12
         "RunHandle.ended",
         "RunDriver._settle",
         "WorkerWatch._poll",
-        "WorkerPool._on_reports",
+        "WorkerPool._on_readable",
         "WorkerPool._read_some",
         "WorkerPool.close",
         "ForkServerClient._on_control",
