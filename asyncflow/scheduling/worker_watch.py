@@ -79,12 +79,15 @@ class WorkerWatch:
         A worker that a debugger or SIGSTOP holds would keep tasks that others could run.
 
         Polls are counted, not seconds: while this process was suspended, it could not have heard
-        from any worker.
+        from any worker. While a node does not answer, its workers are not counted as silent: their
+        reports may be on the way, and whether the node is lost is decided elsewhere.
         """
         for slot in self._slots:
             first = slot.first()
             idle = bool(slot.worker.stop_reason) if first is None else not first.started
             if slot.paused_for is not None or not slot.worker.is_up or not (idle or slot.silent):
+                continue
+            if not slot.worker.is_heard:
                 continue
             slot.silent += 1
             if slot.silent == SILENT_POLLS:

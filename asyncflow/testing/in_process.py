@@ -189,7 +189,7 @@ class LinkHere:
     ended_with_others = False
     takes_several = False
     ahead = AHEAD
-    is_up = True
+    is_up = is_heard = True
     name = "this process"
     node = ""
 

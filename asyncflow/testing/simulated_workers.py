@@ -120,7 +120,7 @@ class SimulatedWorker:
     def __init__(self, executor: SimulatedExecutor, pid: int) -> None:
         self.pid = pid
         """Its number: it has no process."""
-        self.is_up = True
+        self.is_up = self.is_heard = True
         """It takes no time to start."""
         self.stop_reason = ""
         self.ended_with_others = False

@@ -79,6 +79,10 @@ class WorkerLink(Protocol):
     def is_up(self) -> bool:
         """Whether it has started; orders can be sent before."""
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether its place answers now: while it does not, a silent worker may be at work."""
+
     def send(self, order: OrderMessage) -> None:
         """Send an order, without waiting."""
 

@@ -133,6 +133,9 @@ class Timers:
         self.due.append(timer)
         return timer
 
+    def call_at(self, when, callback, *args):
+        return self.call_later(when - self.time(), callback, *args)
+
     def time(self):
         """Every task is short here."""
         return 0.0
@@ -526,6 +529,20 @@ async def test_a_worker_that_answers_at_last_is_given_its_task_again(make):
     dispatcher.on_reports(worker, [Pong()])
     assert began(dispatcher, worker).key.task == 1
     assert worker.verbs == []
+
+
+async def test_no_worker_is_silent_while_its_node_does_not_answer(make):
+    """Its reports may be on their way: it is killed for its silence only when they would come."""
+    dispatcher, source = make(), Source(1, [1])
+    worker = seat(dispatcher, source)
+    worker.is_heard = False
+    for _ in range(module._KILLED_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert worker.verbs == []
+    worker.is_heard = True
+    for _ in range(module._KILLED_POLLS):
+        dispatcher._loop.fire(module._POLL_SECONDS)
+    assert worker.verbs == ["destroy"]
 
 
 async def test_a_worker_that_takes_its_order_late_is_left_alone(make):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ManualWorker:
     """A worker that does nothing by itself but to give back what it has not received."""
 
-    is_up = True
+    is_up = is_heard = True
     node = ""
     takes_several = True
     ahead = AHEAD

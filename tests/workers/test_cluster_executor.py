@@ -1,4 +1,4 @@
-"""The executor for clusters at its end: it waits for nobody who does not answer."""
+"""The executor for clusters with nodes and clients that do not answer."""
 
 from __future__ import annotations
 
@@ -43,6 +43,23 @@ async def closed(executor):
 def warnings(caplog):
     """What was logged, as one text."""
     return " ".join(record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("posts", [False, True])
+async def test_workers_are_heard_while_their_node_answers(posts):
+    """It is asked for news all the time, also while it is sent nothing."""
+    executor = await opened(LoopbackCluster())
+    worker = executor.start_worker()
+    await until(lambda: worker.is_up)
+    assert worker.is_heard
+    (agent,) = loopback_agents()
+    agent.send_signal(signal.SIGSTOP)
+    if posts:
+        worker.take_back()
+    await until(lambda: not worker.is_heard)
+    agent.send_signal(signal.SIGCONT)
+    await until(lambda: worker.is_heard)
+    await closed(executor)
 
 
 class Counting(LoopbackCluster):

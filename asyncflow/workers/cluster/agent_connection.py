@@ -39,6 +39,7 @@ LOST_SECONDS: Final = 14.0
 """How long there is no answer until a node counts as lost; its agent has given up before."""
 _LOST_TRIES: Final = 3  # in a row at least: this process may have been stopped for a while
 _TRY_SECONDS: Final = 5.0  # for the answer to one request; a poll takes a second by itself
+_PROMPT_SECONDS: Final = 2.0  # in which a request is answered as a rule; a poll takes 1 s by itself
 _LAST_SECONDS: Final = 1.0  # for an agent that ends to hear that its last words have come
 _REST_SECONDS: Final = 0.2  # between failed requests
 _HEARD_MESSAGES: Final = 1000  # that may wait for the engine before no more are fetched
@@ -110,6 +111,7 @@ class AgentConnection:
         self._there: dict[int, _RunThere] = {}
         self._is_elsewhere = True  # on another machine than this process
         self._lost_seconds = START_SECONDS  # until its first answer: it may be slow to start
+        self._pushing = self._polling = inf  # when the last requests were begun that may still wait
         self.latency = 0.0
         """How many seconds a message takes to be answered; of the last ones, the later the more."""
         self.taken = 0
@@ -127,6 +129,11 @@ class AgentConnection:
             self._patience = patience
             with suppress(RuntimeError):  # the loop is closed, and the executor with it
                 self._loop.call_soon_threadsafe(self._news.ring_within, patience)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether no request waits for longer than usual; what has been said comes in, too."""
+        return self._loop.time() - min(self._pushing, self._polling) < _PROMPT_SECONDS
 
     @property
     def is_sending(self) -> bool:
@@ -158,6 +165,7 @@ class AgentConnection:
 
     async def _poll_all(self) -> None:
         while True:
+            self._polling = self._loop.time()
             batch = await self._answer(partial(self.link.poll, self._inbox.received))
             self._lost_seconds = LOST_SECONDS
             waiting = 0
@@ -185,8 +193,9 @@ class AgentConnection:
                 self._news.ring()
             batch = self._outbox.batch()
             if batch:
-                began = self._loop.time()
+                began = self._pushing = self._loop.time()
                 await self._answer(partial(self.link.push, batch))
+                self._pushing = inf
                 self._outbox.acknowledge(self._outbox.sent)
                 self.latency += _SMOOTHING * (self._loop.time() - began - self.latency)
 

@@ -140,6 +140,11 @@ class RemoteWorker:
         return bool(self.pid)
 
     @property
+    def is_heard(self) -> bool:
+        """Whether its node answers at present."""
+        return self.where.connection.is_answering
+
+    @property
     def is_idle(self) -> bool:
         """Whether it has no attempt."""
         return not self._sent

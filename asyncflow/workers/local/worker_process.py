@@ -149,6 +149,11 @@ class WorkerProcess:
         """Whether its process is there."""
         return bool(self.pid)
 
+    @property
+    def is_heard(self) -> bool:
+        """Always: nothing is between it and this process."""
+        return True
+
     def send(self, order: OrderMessage) -> None:
         """Send an order; it is kept here while the socket is full."""
         if isinstance(order, StartTask):
