@@ -314,7 +314,7 @@ def test_what_is_written_is_what_is_read(some, places):
         (b'"rate": 0.0', b'"rate": -1'),
         (b'"wants": []', b'"wants": [[-1, 5]]'),
         (b'"wants": []', b'"wants": [[5, 1e300]]'),
-        (b'"wants": []', b'"wants": [' + b"[1, 1], " * 10_000 + b"[1, 1]]"),
+        (b'"wants": []', b'"wants": [' + b"[1, 1], " * 1_000 + b"[1, 1]]"),
         (b'"word"', b'"padding": "' + b" " * MOST_BYTES + b'", "word"'),
         (b'{"version"', b'["version"'),
         (b'"engines"', b'"motors"'),

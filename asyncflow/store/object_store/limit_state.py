@@ -47,7 +47,7 @@ MOST_WANTED: Final = 1_000_000
 """The most places that an engine asks for."""
 MOST_BYTES: Final = 4 << 20
 """A larger object is damaged: one of 100,000 places, each in a range of its own, has half of it."""
-_MOST_WANTS: Final = 10_000  # of all engines
+_MOST_WANTS: Final = 1_000  # of all engines; whoever shares takes the square of it in steps
 
 
 def object_of(name: str) -> str:
