@@ -13,6 +13,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from asyncflow._support.conditions import look_again
 from asyncflow.errors import PoolError
 from asyncflow.workers.interface import NotNowError
 from asyncflow.workers.local import fork_server, fork_server_client
@@ -106,6 +107,30 @@ async def test_a_killed_worker_can_be_replaced_at_once(pool, listener):
     first.take_back()  # its sockets are closed
     assert list(pool.workers) == [second]
     assert not listener.reports
+
+
+@pytest.mark.parametrize("lost", ["tell", "tell_given_back"])
+async def test_what_was_read_is_told_though_the_call_that_should_tell_it_was_lost(
+    pool, listener, monkeypatch, lost
+):
+    """A signal handler has raised in it; nothing more comes from the worker."""
+    loop, calls = asyncio.get_running_loop(), []
+
+    def broken_off(*_):
+        calls.append(lost)
+        monkeypatch.undo()
+        raise KeyError(lost)
+
+    worker = pool.start_worker()
+    if lost == "tell_given_back":
+        await until(lambda: listener.ready)
+        pool.give_back(worker, [AttemptKey(1, 1, 0)])
+    monkeypatch.setattr(pool._teller, lost, broken_off)
+    loop.set_exception_handler(lambda *_: None)
+    await until(lambda: calls)
+    look_again(loop)
+    assert listener.ready == [worker]
+    assert listener.given_back == ([1] if lost == "tell_given_back" else [])
 
 
 async def test_orders_to_a_worker_that_died_are_dropped(pool, listener):

@@ -269,8 +269,12 @@ class WorkerPool(AlikeWorkers):
 
     def call_again(self) -> None:
         """Read reports and note exits, in case the callback that should do it was lost."""
+        for worker in self._workers.values():
+            if worker.untold and not worker.paused:
+                self._readable[worker.token] = worker
         if self._reading is not None:
             self._reading.cancel()  # else it would go on beside the one that follows
+        if self._reading is not None or self._readable or self._teller.has_given_back:
             self._read_some()
         if self._listening is not None:
             self._listening.look_if_overdue(POLL_SECONDS)

@@ -50,6 +50,11 @@ class ReportTeller:
         """Keep attempts that a worker will not begin, until `tell_given_back`."""
         self._given_back.append((worker, [GaveBack(attempt) for attempt in attempts]))
 
+    @property
+    def has_given_back(self) -> bool:
+        """Whether `tell_given_back` has something to report."""
+        return bool(self._given_back)
+
     def tell_given_back(self) -> None:
         """Report the attempts that workers will not begin."""
         while self._given_back:
