@@ -191,6 +191,8 @@ class RunWatch:
         made: dict[_Key, News] = {}
         if last > self._last:
             for (since, wish), offset in waiting:
+                if since >= last:  # a browser that has read more than this watch so far
+                    continue
                 with suppress(AsyncflowError, OSError):  # `_tell` says so
                     made[since, wish] = news_of(self._record, since, last, offset, wish)
         return last, end, made

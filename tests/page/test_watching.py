@@ -100,6 +100,20 @@ def test_a_hundred_cut_connections_give_each_event_once(tmp_path):
     run.close()
 
 
+def test_who_has_seen_all_so_far_is_told_what_follows_once(tmp_path):
+    """A page opens with the first screen, which has told all events; then some come."""
+    run, numbers = wide(tmp_path / "store"), []
+    with asking(tmp_path / "store") as client, watching(client, since=run.seq) as found:
+        before = run.seq
+        time.sleep(0.3)  # the server has looked, and found nothing that follows
+        for _ in range(3):
+            run.run("work", (WIDTH,))
+            run.flush()
+            numbers.append(next(found)[0])
+    run.close()
+    assert before < numbers[0] < numbers[1] < numbers[2]
+
+
 def test_an_event_comes_within_a_tenth_of_a_second_after_a_silence(tmp_path):
     """The server looks as often after a long time without events as before."""
     run, late = wide(tmp_path / "store"), []
