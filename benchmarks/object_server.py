@@ -80,7 +80,7 @@ class ObjectServer:
         return Counter(json.loads(self._answer()))
 
     def _answer(self) -> str:
-        assert self._process.stdout  # noqa: S101 - likewise
+        assert self._process.stdout  # noqa: S101 - it was opened with a pipe
         return self._process.stdout.readline()
 
     def __enter__(self) -> Self:

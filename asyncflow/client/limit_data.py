@@ -39,7 +39,7 @@ def limits_of(run: Run) -> Iterator[dict[str, Any]]:
     """The limits on the steps of a running run; a full limit is why its tasks wait."""
     if run.status is not Status.RUNNING:
         return
-    limits = run._place.store.named_limits  # noqa: SLF001 - parts of one package
+    limits = run._place.store.named_limits  # noqa: SLF001 - only the client's own modules may ask a run for its store
     for step in run.graph:
         for name, *bounds in step.options.get("limit") or ():
             with suppress(LimitError):

@@ -122,7 +122,7 @@ class ObjectLimits:
                     return
             except OSError as error:
                 raise _unusable(name, error) from error
-            time.sleep(uniform(0, _PAUSE_SECONDS))  # noqa: S311 - not all at once
+            time.sleep(uniform(0, _PAUSE_SECONDS))  # noqa: S311 - no secret: engines should not ask all at once
         raise LimitError(f"the limit {name!r} was changed again and again: try it once more")
 
     def _read(self, name: str) -> tuple[LimitState, str, float]:
@@ -166,7 +166,7 @@ class SharedLimit:
 
     # --- what the event loop asks and tells ---
 
-    def take_below(self, at_once: int, taken: Collection[int]) -> int | None:  # noqa: ARG002 - the share knows them
+    def take_below(self, at_once: int, taken: Collection[int]) -> int | None:  # noqa: ARG002 - the share knows which places are taken
         """Take one of the engine's places below `at_once`; None if none is free.
 
         Raises:
@@ -215,7 +215,7 @@ class SharedLimit:
     def leave_line(self, ticket: int) -> None:
         """Does nothing, likewise."""
 
-    def is_preceded(self, ticket: int | None) -> bool:  # noqa: ARG002 - engines have shares
+    def is_preceded(self, ticket: int | None) -> bool:  # noqa: ARG002 - shares take the place of tickets
         """False: what the engine has is its own."""
         return False
 
@@ -230,7 +230,7 @@ class SharedLimit:
         if ready and not self._is_fast:
             self._wake()
 
-    def begin_one(self, per_second: float, slack: float, now: float) -> float:  # noqa: ARG002 - by a clock that nobody sets
+    def begin_one(self, per_second: float, slack: float, now: float) -> float:  # noqa: ARG002 - a rate here is kept by its own clock
         """Count one start now, and return 0; or return how many seconds it has to wait.
 
         Raises:
@@ -249,7 +249,7 @@ class SharedLimit:
         with self._lock:
             self._share.undo_one(per_second)
 
-    def hasten(self, per_second: float, now: float) -> None:  # noqa: ARG002 - by a clock that nobody sets
+    def hasten(self, per_second: float, now: float) -> None:  # noqa: ARG002 - a rate here is kept by its own clock
         """The rate was changed: the next start comes no later than this one says."""
         with self._lock:
             self._share.rate.hasten(per_second, time.monotonic())
@@ -325,7 +325,7 @@ class SharedLimit:
                 pause = _FIRST_PAUSE_SECONDS
                 self._due.wait(_PAUSE_SECONDS) if self._is_leaving else time.sleep(_PAUSE_SECONDS)
             else:
-                time.sleep(uniform(pause / 2, pause))  # noqa: S311 - not all at once
+                time.sleep(uniform(pause / 2, pause))  # noqa: S311 - no secret: engines should not ask all at once
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             if self._what_it_has() != before:
                 self._on_news()
@@ -343,7 +343,7 @@ class SharedLimit:
             seconds = self._share.seconds_until_due(now)
         # A wait of some hours would do, but no lock may be waited for without an end.
         longest = self._share.timing.idle
-        self._due.wait(min(seconds, longest) * uniform(0.9, 1.0))  # noqa: S311 - not all at once
+        self._due.wait(min(seconds, longest) * uniform(0.9, 1.0))  # noqa: S311 - no secret: engines should not ask all at once
 
     def _carry_out(self, request: Look | LimitState) -> bool:
         """Make a request, once; False if it failed or was refused, or nobody knows."""
