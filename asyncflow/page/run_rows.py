@@ -283,10 +283,18 @@ def unreadable_row(flow: str, run_id: str, error: Exception) -> dict[str, Any]:
         "resumed_as": [],
         "message": cut(message, 1000),
         "do": do,
+        "_may_be_readable": _is_of_system(error),
         "_started": started,
         "_all_tags": set[str](),
         "_text": f"{flow}/{run_id}".casefold(),
     }
+
+
+def _is_of_system(error: BaseException | None) -> bool:
+    """Whether a disk or an object store has failed, which may pass; damage stays."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error is not None
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -235,6 +235,21 @@ class _Change:
     removed: Sequence[str]
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What a look has found in the store."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Of the runs that are new or have changed since the look before."""
+    removed: list[str] = field(default_factory=list)
+    known: dict[str, set[str]] = field(default_factory=dict)
+    """The ids of all runs, by flow."""
+    going_on: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The runs that may change, each with the fingerprint of its row."""
+    seconds: float = 0.0
+    """The processor time that the look took."""
+
+
 class ListWatch:
     """What changes in the list of runs, for all who watch it."""
 
@@ -246,8 +261,7 @@ class ListWatch:
         self._changes: deque[_Change] = deque(maxlen=_KEPT_LISTS)
         # So that a browser that comes back to another server begins anew.
         self._number = time.time_ns() // 1_000_000
-        self._known: dict[str, set[str]] = {}
-        self._going_on: dict[tuple[str, str], int] = {}
+        self._seen = _Seen()
         self._is_new = True
 
     async def follow(self, since: int, flow: str | None) -> AsyncIterator[bytes]:
@@ -257,8 +271,8 @@ class ListWatch:
         if self._is_new:
             await self._look()
         if not any(change.number == since for change in self._changes):
+            since = self._number  # what is told meanwhile may not be among these rows
             rows = await self._read(lambda: self._first(flow))
-            since = self._number
             yield _list_message(since, rows, [])
         while True:
             changes = [change for change in self._changes if change.number > since]
@@ -281,7 +295,7 @@ class ListWatch:
 
         found = self._rows.listed(Choice(flow=flow, limit=_FIRST_ROWS))["runs"]
         have = {row["pathspec"] for row in found}
-        for name, run_id in list(self._going_on)[:_MOST_CHANGES]:
+        for name, run_id in list(self._seen.going_on)[:_MOST_CHANGES]:
             if flow in {None, name} and f"{name}/{run_id}" not in have:
                 row = self._rows.row(name, run_id)
                 found += [] if row is None else [shown(row)]
@@ -290,51 +304,50 @@ class ListWatch:
     async def _look(self) -> bool:
         if not self._is_new:
             await anyio.sleep(self._pause)
-        rows, removed, seconds = await self._read(self._changed)
-        self._pause = min(max(_LIST_PAUSE_SECONDS, _LIST_SHARE * seconds), _LIST_MOST_SECONDS)
+        seen = self._seen = await self._read(self._changed)
+        self._pause = min(max(_LIST_PAUSE_SECONDS, _LIST_SHARE * seen.seconds), _LIST_MOST_SECONDS)
         if self._is_new:
             self._is_new = False
             return False
-        for at in range(0, max(len(rows), 1 if removed else 0), _MOST_CHANGES):
+        for at in range(0, max(len(seen.rows), len(seen.removed)), _MOST_CHANGES):
+            here = slice(at, at + _MOST_CHANGES)
             self._number += 1
-            gone = removed[:_MOST_CHANGES] if at == 0 else []
-            self._changes.append(_Change(self._number, rows[at : at + _MOST_CHANGES], gone))
-        return bool(rows or removed)
+            self._changes.append(_Change(self._number, seen.rows[here], seen.removed[here]))
+        return bool(seen.rows or seen.removed)
 
-    def _changed(self) -> tuple[list[dict[str, Any]], list[str], float]:
-        """The rows that are new or have changed since the last look, and what is gone.
+    def _changed(self) -> _Seen:
+        """What there is, and how it differs from what was seen before.
 
-        Then the processor time that this took, in seconds.
+        Nothing is noted here: whoever looks may go away before it is told.
         """
         began = time.thread_time()
-        rows, removed = [], []
-        now: dict[str, set[str]] = {}
+        before, seen = self._seen, _Seen()
         for flow in self._opened.store.list_flows().names:
             try:
-                now[flow] = set(self._opened.store.runs(flow))
+                seen.known[flow] = set(self._opened.store.runs(flow))
             except AsyncflowError:
-                now[flow] = self._known.get(flow, set())
-        for flow in now.keys() | self._known.keys():
-            before, after = self._known.get(flow), now.get(flow, set())
-            removed += [f"{flow}/{run_id}" for run_id in (before or set()) - after]
-            fresh = (
-                after - before if before is not None else set(sorted(after, key=int)[-_FIRST_RUNS:])
-            )
-            for run_id in fresh:
-                self._going_on[flow, run_id] = 0
-        self._known = now
-        for key, mark in list(self._going_on.items()):
-            row = self._rows.row(*key) if key[1] in now.get(key[0], ()) else None
-            if row is None:
-                if key[1] not in now.get(key[0], ()):
-                    self._going_on.pop(key, None)
-                continue
-            if (new := fingerprint(shown(row))) != mark:
-                rows.append(shown(row))
-                self._going_on[key] = new
-            if row["status"] != Status.RUNNING:
-                self._going_on.pop(key, None)
-        return rows, removed, time.thread_time() - began
+                seen.known[flow] = before.known.get(flow, set())
+        marks = dict(before.going_on)
+        for flow in seen.known.keys() | before.known.keys():
+            old, new = before.known.get(flow), seen.known.get(flow, set())
+            seen.removed += [f"{flow}/{run_id}" for run_id in (old or set()) - new]
+            fresh = new - old if old is not None else sorted(new, key=int)[-_FIRST_RUNS:]
+            marks |= {(flow, run_id): 0 for run_id in fresh}
+        for (flow, run_id), mark in marks.items():
+            if run_id in seen.known.get(flow, ()):
+                self._look_at(flow, run_id, mark, seen)
+        seen.seconds = time.thread_time() - began
+        return seen
+
+    def _look_at(self, flow: str, run_id: str, mark: int, seen: _Seen) -> None:
+        """Add a run's row if it is another than `mark` says; note if it may change again."""
+        row = self._rows.row(flow, run_id)
+        if row is not None:
+            before, mark = mark, fingerprint(shown(row))
+            if mark != before:
+                seen.rows.append(shown(row))
+        if row is None or row["status"] == Status.RUNNING or row.get("_may_be_readable"):
+            seen.going_on[flow, run_id] = mark
 
 
 def _list_message(number: int, rows: Sequence[dict[str, Any]], removed: Sequence[str]) -> bytes:

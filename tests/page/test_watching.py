@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -14,11 +16,13 @@ import pytest
 
 from asyncflow.client.run_journal import RunJournal
 from asyncflow.page import run_news
+from asyncflow.page import watching as live
 from asyncflow.page.opened_runs import OpenedRuns
 from asyncflow.page.run_news import Wish
 from asyncflow.page.run_rows import RunRows
 from asyncflow.page.watching import Watches
-from tests.support.page_stores import RUNS, asking, begin, every_kind
+from tests.support.page_stores import GRAPH, RUNS, asking, begin, every_kind
+from tests.support.written_runs import RunWriter
 
 WIDTH = 40
 MADE = f"Made/{RUNS['interrupted']}"
@@ -290,6 +294,158 @@ def test_the_list_tells_of_a_new_run_and_of_its_end(tmp_path):
             if statuses[-1:] == ["succeeded"]:
                 break
     assert statuses[0] == "running"
+
+
+def begin_another(store, number):
+    """Another run with that id, which has ended."""
+    RunWriter(store, "Made", str(number), GRAPH).finish()
+
+
+def listed(store, read):
+    """Those who watch the list of a store, which `read` reads."""
+    opened = OpenedRuns(str(store))
+    return Watches(opened, RunRows(opened), read).list()
+
+
+async def next_list(stream):
+    """The next message about the list, within 20 s."""
+    with anyio.fail_after(20):
+        async for data in stream:
+            found = [line[6:] for line in data.decode().splitlines() if line.startswith("data: ")]
+            if found:
+                return json.loads(found[0])
+    raise AssertionError(stream)
+
+
+def test_what_one_has_found_who_goes_away_others_are_told(tmp_path):
+    """The one who looks may leave before the look has ended."""
+    store, held, release = tmp_path / "store", threading.Event(), threading.Event()
+    run = begin(store, "failed")
+    run.flush()
+    has_ended: list[bool] = []
+
+    async def read(find):
+        def found():
+            is_last = bool(has_ended)
+            seen = find()
+            if is_last and not held.is_set():
+                held.set()
+                release.wait(20)
+            return seen
+
+        return await anyio.to_thread.run_sync(found, abandon_on_cancel=True)
+
+    async def watch_both():
+        watch = listed(store, read)
+        leaving, staying = watch.follow(0, None), watch.follow(0, None)
+        assert (await next_list(leaving))["runs"][0]["status"] == "running"
+        await next_list(staying)
+        async with anyio.create_task_group() as group:
+            group.start_soon(next_list, leaving)
+            run.finish()
+            has_ended.append(True)
+            while not held.is_set():  # noqa: ASYNC110 - a thread sets it
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        release.set()
+        return await next_list(staying)
+
+    (row,) = anyio.run(watch_both)["runs"]
+    assert row["status"] == "succeeded"
+
+
+def test_what_changes_while_the_first_rows_are_read_follows_them(tmp_path):
+    """Somebody who watches already may be told of it before these rows are sent."""
+    store, release = tmp_path / "store", threading.Event()
+    run = begin(store, "failed")
+    run.flush()
+    hold: list[bool] = []
+
+    async def read(find):
+        seen = await anyio.to_thread.run_sync(find)
+        if hold:
+            hold.pop()
+            await anyio.to_thread.run_sync(release.wait, 20)
+        return seen
+
+    async def watch_both():
+        watch = listed(store, read)
+        early, late = watch.follow(0, None), watch.follow(0, None)
+        await next_list(early)
+        told = []
+
+        async def come():
+            told.append(await next_list(late))
+            told.append(await next_list(late))
+
+        async with anyio.create_task_group() as group:
+            hold.append(True)
+            group.start_soon(come)
+            while hold:  # noqa: ASYNC110 - the read ends in a thread
+                await anyio.sleep(0.01)
+            run.finish()
+            assert (await next_list(early))["runs"][0]["status"] == "succeeded"
+            release.set()
+        return told
+
+    told = anyio.run(watch_both)
+    assert [message["runs"][0]["status"] for message in told] == ["running", "succeeded"]
+
+
+def test_each_of_many_runs_that_are_removed_at_once_is_told(tmp_path, monkeypatch):
+    """In as many messages as it takes."""
+    monkeypatch.setattr(live, "_MOST_CHANGES", 2)
+    store, numbers = tmp_path / "store", range(1795472683000001, 1795472683000006)
+    for number in numbers:
+        begin_another(store, number)
+
+    async def watch():
+        watch = listed(store, anyio.to_thread.run_sync)
+        stream = watch.follow(0, None)
+        await next_list(stream)
+        for number in numbers[:-1]:
+            shutil.rmtree(store / f"flows/Made/{number}")
+        begin_another(store, numbers[-1] + 1)
+        told: list[str] = []
+        fresh: list[dict[str, str]] = []
+        while len(told) < len(numbers) - 1 or not fresh:
+            message = await next_list(stream)
+            told += message["removed"]
+            fresh += message["runs"]
+        return told, fresh
+
+    told, fresh = anyio.run(watch)
+    assert sorted(told) == [f"Made/{number}" for number in numbers[:-1]]
+    assert {row["run_id"] for row in fresh} == {str(numbers[-1] + 1)}
+
+
+def test_a_run_that_could_not_be_read_for_a_moment_is_told_of_again(tmp_path, monkeypatch):
+    """A disk or an object store may fail one request; here, no file can be opened."""
+    run, row, is_failing = begin(tmp_path / "store", "failed"), RunRows.row, threading.Event()
+    run.flush()
+
+    def row_or_failure(self, flow, run_id):
+        if not is_failing.is_set():
+            return row(self, flow, run_id)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            return row(self, flow, run_id)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    monkeypatch.setattr(RunRows, "row", row_or_failure)
+
+    async def watch():
+        stream = listed(tmp_path / "store", anyio.to_thread.run_sync).follow(0, None)
+        statuses = [(await next_list(stream))["runs"][0]["status"]]
+        for change in (is_failing.set, is_failing.clear):
+            change()
+            statuses.append((await next_list(stream))["runs"][0]["status"])
+        return statuses
+
+    assert anyio.run(watch) == ["running", "unreadable", "running"]
+    run.close()
 
 
 def test_watching_a_flow_that_is_not_there_is_refused(store):
