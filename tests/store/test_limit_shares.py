@@ -15,6 +15,7 @@ from asyncflow.store.object_store.limit_share import LimitShare, Look, Timing
 from asyncflow.store.object_store.limit_state import (
     MOST_BYTES,
     MOST_PLACES,
+    MOST_WANTS,
     SLICES,
     Entry,
     LimitState,
@@ -360,6 +361,24 @@ def test_a_limit_has_no_more_places_than_its_object_can_say():
     assert isinstance(draft, LimitState)
     assert len(draft.engines["a"].places) == MOST_PLACES
     assert unpack(pack(draft), "api") == draft
+
+
+@pytest.mark.parametrize(("others", "wishes"), [(MOST_WANTS - 1, 1), (MOST_WANTS, 0)])
+def test_an_engine_wishes_for_no_more_than_can_be_read(others, wishes):
+    """Beyond, it waits until others have left: else all would find a damaged limit."""
+    engines = {str(number): Entry("host", 1, 90.0, wants=((1, 1),)) for number in range(others)}
+    share = LimitShare("a", "host", Timing())
+    share.on_seen(LimitState(engines=engines), "1", 0.0, 0.0)
+    share.expect(1, 1, 1)
+    share.expect(2, 2, 1)
+    draft = share.next_request(0.5, 0.5)
+    written = draft if isinstance(draft, LimitState) else LimitState(engines=engines)
+    assert sum(len(entry.wants) for entry in written.engines.values()) == others + wishes
+    assert unpack(pack(written), "api") == written
+    share.on_seen(LimitState(), "2", 0.0, 1.0)
+    draft = share.next_request(1.0, 1.0)
+    assert isinstance(draft, LimitState)
+    assert len(draft.engines["a"].wants) == 2
 
 
 def test_an_engine_looks_whether_it_is_in_before_it_leaves():

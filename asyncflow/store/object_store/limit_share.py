@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncflow.store.object_store.limit_places import Places, below
 from asyncflow.store.object_store.limit_rate import RateShare, owed_by_dead, owing
-from asyncflow.store.object_store.limit_state import Entry, LimitState
+from asyncflow.store.object_store.limit_state import MOST_WANTS, Entry, LimitState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -258,11 +258,12 @@ class LimitShare:
         }
         state = self._without_dead(now)
         mine = self.state.engines.get(self.engine)
-        demand = places.demand()
-        needed = bool(demand) or self.rate.needed(now) > 0
+        demand, needs_rate = places.demand(), self.rate.needed(now) > 0
+        needed = bool(demand) or needs_rate
         if leave or (not needed and now - self._used_at >= self.timing.idle):
             return self._left(state, now) if mine is not None and not places.used else None
-        if mine is None and not needed:
+        demand = demand[: _wants_left(state, self.engine)]
+        if mine is None and not (demand or needs_rate):
             return None
         renews = mine is None or now - self._written_at >= self.timing.renew
         entry = self._entry(mine, demand, now)
@@ -380,6 +381,11 @@ class LimitShare:
 
 def _with(state: LimitState, engine: str, entry: Entry) -> LimitState:
     return state._replace(engines={**state.engines, engine: entry})
+
+
+def _wants_left(state: LimitState, engine: str) -> int:
+    """How many wishes an engine may have beside those of others, so that all can be read."""
+    return MOST_WANTS - sum(len(entry.wants) for _, entry in state.others(engine))
 
 
 def _bounds(state: LimitState) -> set[int]:

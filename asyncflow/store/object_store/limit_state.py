@@ -47,7 +47,8 @@ MOST_WANTED: Final = 1_000_000
 """The most places that an engine asks for."""
 MOST_BYTES: Final = 4 << 20
 """A larger object is damaged: one of 100,000 places, each in a range of its own, has half of it."""
-_MOST_WANTS: Final = 1_000  # of all engines; whoever shares takes the square of it in steps
+MOST_WANTS: Final = 1_000
+"""How many wishes all engines may have: whoever shares takes the square of it in steps."""
 
 
 def object_of(name: str) -> str:
@@ -263,7 +264,7 @@ def _state(found: Any) -> LimitState:
     owed, since = map(float, found["owed"])
     wants = sum(len(entry.wants) for entry in engines.values())
     slices = sum(entry.slices for entry in engines.values())
-    if wants > _MOST_WANTS or slices > SLICES or not _is_time(owed) or not _is_time(since):
+    if wants > MOST_WANTS or slices > SLICES or not _is_time(owed) or not _is_time(since):
         raise ValueError
     return LimitState(_bounds(found["set"]), int(found["changes"]), engines, owed, since)
 
