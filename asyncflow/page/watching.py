@@ -270,11 +270,14 @@ class ListWatch:
         sent = time.monotonic()
         if self._is_new:
             await self._look()
-        if not any(change.number == since for change in self._changes):
-            since = self._number  # what is told meanwhile may not be among these rows
-            rows = await self._read(lambda: self._first(flow))
-            yield _list_message(since, rows, [])
         while True:
+            if not self._number - len(self._changes) <= since <= self._number:
+                # It is new, or has been away, or asleep, for longer than changes are kept.
+                since = self._number  # what is told meanwhile may not be among these rows
+                rows = await self._read(lambda: self._first(flow))
+                yield _list_message(since, rows, [])
+                sent = time.monotonic()
+                continue
             changes = [change for change in self._changes if change.number > since]
             for change in changes:
                 since = change.number

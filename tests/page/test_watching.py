@@ -392,6 +392,36 @@ def test_what_changes_while_the_first_rows_are_read_follows_them(tmp_path):
     assert [message["runs"][0]["status"] for message in told] == ["running", "succeeded"]
 
 
+def test_who_falls_behind_further_than_changes_are_kept_is_told_all(tmp_path, monkeypatch):
+    """A laptop that was asleep keeps its connection."""
+    monkeypatch.setattr(live, "_KEPT_LISTS", 1)
+    numbers = range(1795472683000001, 1795472683000004)
+    runs = [RunWriter(tmp_path / "store", "Made", str(number), GRAPH) for number in numbers]
+    for run in runs:
+        run.flush()
+
+    async def watch_both():
+        watch = listed(tmp_path / "store", anyio.to_thread.run_sync)
+        awake, asleep = watch.follow(0, None), watch.follow(0, None)
+        await next_list(awake)
+        seen = {row["run_id"]: row["status"] for row in (await next_list(asleep))["runs"]}
+        for run in runs:
+            run.finish()
+            while not await says(awake, run.run_id, "succeeded"):
+                pass
+        while set(seen.values()) != {"succeeded"}:
+            seen |= {row["run_id"]: row["status"] for row in (await next_list(asleep))["runs"]}
+        return seen
+
+    assert len(anyio.run(watch_both)) == len(runs)
+
+
+async def says(stream, run_id, status):
+    """Whether the next message about the list says that of a run."""
+    rows = (await next_list(stream))["runs"]
+    return (run_id, status) in {(row["run_id"], row["status"]) for row in rows}
+
+
 def test_each_of_many_runs_that_are_removed_at_once_is_told(tmp_path, monkeypatch):
     """In as many messages as it takes."""
     monkeypatch.setattr(live, "_MOST_CHANGES", 2)
