@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncflow.errors import StoreError
+from asyncflow.store.object_store.claim import Claim
 from asyncflow.store.object_store.object_store import probe
 from asyncflow.store.object_store.objects import Objects, ObjectStoreError
 from tests.cluster.object_proxy import Fault
@@ -178,6 +179,28 @@ def test_a_conditional_write_knows_whether_it_was_itself(behind_proxy, s3_proxy,
     s3_proxy.set(Fault(way, at=at), Fault(way, at=1, kinds=("put",)))
     assert behind_proxy.replace("a", b"late", e_tag) is None
     assert behind_proxy.get("a") == b"again"
+
+
+@pytest.mark.parametrize("beats", [0, 1], ids=["made", "renewed"])
+def test_a_claim_stays_its_writers_though_an_answer_is_lost_for_good(s3_proxy, bucket, beats):
+    """The store was cut off right after it had carried the request out, and for long."""
+    objects = Objects.open(f"s3://{bucket}/some/where").with_patience(0)
+    claim = Claim(objects, "claim", b"w" * 16)
+    for _ in range(beats):
+        claim.beat()
+    s3_proxy.set(Fault("cut", kinds=("put",)))
+    with pytest.raises(ObjectStoreError):
+        claim.beat()
+    assert s3_proxy.failed() == 1
+    s3_proxy.set()
+    before = objects.head("claim").e_tag
+    claim.beat()
+    claim.beat()
+    assert not claim.is_lost
+    assert objects.head("claim").e_tag != before
+    objects.put("claim", b'{"writer": "others", "host": "there"}')
+    claim.beat()
+    assert claim.is_lost
 
 
 REQUESTS = {

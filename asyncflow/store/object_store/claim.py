@@ -84,10 +84,25 @@ class Claim:
             e_tag = self._objects.create_version(self._name, data)
         else:
             e_tag = self._objects.replace(self._name, data, self._e_tag)
+        if e_tag is None:
+            e_tag = self._replace_own(data)
         self._is_lost = e_tag is None
         self._e_tag = e_tag or ""
         self._beats = beats
         self._due = time.monotonic() + BEAT_SECONDS
+
+    def _replace_own(self, data: bytes) -> str | None:
+        """Renew it if it is still this writer's; None if it is not.
+
+        A request that has failed for good may have been carried out before the store was cut off.
+        """
+        try:
+            found, facts = self._objects.get_with_facts(self._name)
+        except FileNotFoundError:
+            return None
+        if _named_in(found)[0] != self._facts["writer"]:
+            return None
+        return self._objects.replace(self._name, data, facts.e_tag)
 
     def release(self) -> None:
         """Say that nobody writes the run any more.
@@ -110,9 +125,13 @@ def look_at(objects: Objects, name: str) -> Seen | None:
         data, facts = objects.get_with_facts(name)
     except FileNotFoundError:
         return None
+    return Seen(*_named_in(data), time.time() - facts.modified)
+
+
+def _named_in(data: bytes) -> tuple[str, str]:
+    """The writer and the host that a claim names; both empty if it cannot be read."""
     try:
         found = json.loads(data)
-        writer, host = str(found["writer"]), str(found["host"])
+        return str(found["writer"]), str(found["host"])
     except (ValueError, LookupError, TypeError, RecursionError):
-        writer = host = ""
-    return Seen(writer, host, time.time() - facts.modified)
+        return "", ""
