@@ -29,6 +29,7 @@ from asyncflow.errors import (
     StoreError,
 )
 from asyncflow.store.files import (
+    copied_pieces,
     explain_write,
     is_no_file,
     open_regular,
@@ -64,6 +65,14 @@ If the blob exists already, the new file is deleted again, before the disk has s
 takes no longer than hashing first and comparing.
 """
 
+_STREAMED_BYTES: Final = 1 << 20
+"""From here on a blob is written piece by piece as it is hashed: 2.5 ms instead of 3.0 for 4 MiB.
+
+A shorter one fits a processor's cache, and is hashed first: if it exists, it is not written.
+"""
+
+_SHARDS: Final = 256  # the first byte of a digest
+
 _BATCHES_AHEAD: Final = 4  # written and not hashed yet: they should still be in the CPU's cache
 
 _SECOND_LOOK_SECONDS: Final = 0.02
@@ -73,6 +82,7 @@ _READ_BYTES: Final = 1 << 16  # a smaller file is read sooner than mapped
 _VERIFIED_BLOBS: Final = 65_536  # about 20 MB at most, in a process that has seen that many
 
 _Identity = tuple[int, int, int, int, int]
+_FolderState = tuple[int, int, int]
 
 
 class VerifiedBlobs:
@@ -147,11 +157,13 @@ class BlobStore:
         Raises:
             StoreError: It could not be written.
         """
-        if size < _TOGETHER_BYTES:
+        if size < min(_STREAMED_BYTES, _TOGETHER_BYTES):
             own = list(chain.from_iterable(batches(chunks)))
             digest = digest_of(own, size)
             self.put(own, digest, size)
             return digest
+        if size < _TOGETHER_BYTES:
+            return self._put_in_pieces(chunks, size, go_on)
         with self.writer() as writer:
             failed: StoreError | None = None
             with _Hashing() as hashing:
@@ -162,6 +174,23 @@ class BlobStore:
                     if failed is None:
                         failed = _write(writer, batch)
             digest = hashing.digest
+            if not self.has(digest, size):
+                if failed is not None:
+                    raise failed
+                writer.commit(digest)
+        return digest
+
+    def _put_in_pieces(self, chunks: Iterable[Chunk], size: int, go_on: GoOn | None) -> bytes:
+        hasher = blake3()
+        with self.writer() as writer:
+            failed: StoreError | None = None
+            for piece in copied_pieces(chunks):
+                if go_on is not None:
+                    go_on()
+                hasher.update(piece)
+                if failed is None:
+                    failed = _write(writer, [piece])
+            digest = hasher.digest()
             if not self.has(digest, size):
                 if failed is not None:
                     raise failed
@@ -266,7 +295,7 @@ class BlobStore:
         return data
 
 
-def _write(writer: BlobWriter, batch: list[bytes]) -> StoreError | None:
+def _write(writer: BlobWriter, batch: Sequence[Chunk]) -> StoreError | None:
     """Write a batch, and return the error if that fails. It does not matter if the blob exists."""
     try:
         writer.write(batch)
@@ -378,7 +407,7 @@ class BlobWriter:
             self._close()
             raise
 
-    def write(self, chunks: Sequence[bytes]) -> None:
+    def write(self, chunks: Sequence[Chunk]) -> None:
         """Append the chunks.
 
         Raises:
@@ -415,12 +444,7 @@ class BlobWriter:
         reached("blob.rename")
         try:
             self._check_file()
-            if self._durable:
-                reached("blob.sync")
-                sync_file(self._fd)
             self._rename(digest.hex())
-            if self._durable:
-                sync_names(self._layout, path)
             status = os.fstat(self._fd)
         except OSError as error:
             raise StoreError(explain_write(path, error)) from error
@@ -440,10 +464,20 @@ class BlobWriter:
             raise OSError(errno.EIO, "something else was written to it, or it was cut off")
 
     def _rename(self, digest: str) -> None:
+        """Give the file its name; if durable, return once both survive a power cut.
+
+        It is renamed first, because a file system with a journal then writes that once for the
+        bytes and the name. A power cut in between may leave a damaged file under the name. No
+        event names it yet, and `BlobStore.has` hashes it before the value counts as stored.
+        """
         if self._new is None:
             raise FileNotFoundError(errno.ENOENT, "it was closed")
         with self._layout.folder("blobs", digest[:2], make=True) as shard:
             self._new.rename(self._name, shard, digest)
+            if self._durable:
+                reached("blob.sync")
+                sync_file(self._fd)
+                sync_names(self._layout, f"{shard.path}/{digest}")
 
     def _close(self) -> None:
         if self._opened is not None and self._opened.is_whole():
@@ -454,14 +488,39 @@ class BlobWriter:
             self._new = None
 
 
+_synced: Final[dict[str, _FolderState]] = {}
+"""What the folders of shards were like when this process last synced them, by their paths."""
+
+
 def sync_names(layout: Layout, path: str) -> None:
     """Return once the name of a blob survives a power cut, with those of its folders.
+
+    The two above the shard are synced once, with all shards made, and again if they have changed.
 
     Raises:
         OSError: The disk reports an error.
     """
-    for folder in (path.rpartition("/")[0], layout.blobs, layout.root):
-        sync_folder(folder)
+    sync_folder(path.rpartition("/")[0])
+    blobs = os.fspath(layout.blobs)
+    if _synced.get(blobs) != _state_of(blobs):
+        _synced[blobs] = _sync_shards(layout, blobs)
+
+
+def _sync_shards(layout: Layout, path: str) -> _FolderState:
+    with layout.folder("blobs") as blobs:
+        for number in range(_SHARDS):
+            with suppress(OSError):  # it is there, or its first blob makes it
+                blobs.make(f"{number:02x}")
+        state = _state_of(path)
+        blobs.sync()
+    sync_folder(layout.root)
+    return state
+
+
+def _state_of(folder: str) -> _FolderState:
+    """Which folder it is, and when an entry of it was last made, renamed or deleted."""
+    status = os.stat(folder)  # noqa: PTH116 - a path as text takes a fraction of the time
+    return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
 def open_blob(layout: Layout, digest: bytes) -> int:

@@ -13,14 +13,35 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from asyncflow.codec import Chunk
 
+_PIECE_BYTES: Final = 256 << 10  # copied, hashed and written while a processor has it at hand
 _BATCH_CHUNKS: Final = 512  # Linux takes 1,024 buffers in one writev, others fewer
 _OPEN_FILES: Final = (
     64  # a worker reads from a few segments over and over, and may open 1,024 files
 )
+
+
+def copied_pieces(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Copies of the chunks, all in the same memory: use each before the next is made.
+
+    As with `batches`, hash and file get the same bytes, whatever writes to the chunks meanwhile.
+    """
+    memory = memoryview(bytearray(_PIECE_BYTES))
+    filled = 0
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while rest:
+            taken = rest[: _PIECE_BYTES - filled]
+            memory[filled : filled + len(taken)] = taken
+            filled, rest = filled + len(taken), rest[len(taken) :]
+            if filled == _PIECE_BYTES:
+                yield memory
+                filled = 0
+    if filled:
+        yield memory[:filled]
 
 
 def write_all(fd: int, chunks: Sequence[Chunk]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from asyncflow.engine.subscription import Channel
 from asyncflow.errors import SettingsError
 from asyncflow.events.records import REFERRING, code_of, fields_of, references_of
 from asyncflow.store import journal as journal_module
+from asyncflow.store.blobs import BlobStore
 from asyncflow.store.journal import JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.values import Place
@@ -89,6 +91,30 @@ def test_values_are_synced_before_their_task_is_told_of(store, synced, durable):
     blob = layout.blob(ref.digest)
     wanted = {f"{layout.run_dir('Flow', run)}/w1.seg", str(Path(blob).parent), str(layout.blobs)}
     assert wanted <= set(synced) if durable else not synced
+
+
+def test_the_folders_above_the_shards_are_synced_once(store, synced):
+    """Each blob costs two syncs, of its file and of its shard; the disk is slow at these."""
+    layout = Layout.open(store, create=True)
+    values = BlobStore(layout, durable=True)
+    del synced[:]
+    digests = [values.put_new([os.urandom(300_000)], 300_000) for _ in range(20)]
+    above = [str(layout.blobs), str(layout.root)]
+    assert [synced.count(path) for path in above] == [1, 1]
+    shards = [str(Path(layout.blob(digest)).parent) for digest in digests]
+    assert Counter(shards) <= Counter(synced)
+    assert len(synced) == 2 * len(digests) + len(above)
+
+
+def test_a_folder_of_blobs_that_was_made_anew_is_synced_again(store, synced):
+    """Somebody may delete all blobs while a worker lives. A new folder may have the old number."""
+    layout = Layout.open(store, create=True)
+    values = BlobStore(layout, durable=True)
+    for _ in range(2):
+        del synced[:]
+        digest = values.put_new([os.urandom(300_000)], 300_000)
+        assert {str(Path(layout.blob(digest)).parent), str(layout.blobs)} <= set(synced)
+        shutil.rmtree(layout.blobs)
 
 
 def test_a_blob_that_is_there_already_is_synced_all_the_same(store, synced):

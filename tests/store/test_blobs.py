@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from asyncflow import codec
+from asyncflow.codec import Chunk
 from asyncflow.errors import ArtifactCorruptError, ArtifactMissingError, StoreError
 from asyncflow.store import blobs as blobs_module
 from asyncflow.store.blobs import TOUCH_SECONDS, BlobStore, verified
@@ -124,6 +125,32 @@ def test_a_large_blob_is_hashed_while_it_is_written(layout, blobs, monkeypatch):
     assert path_of(layout).stat() == before
     assert files(layout) == [name_of()]
     assert threading.active_count() == threads
+
+
+def test_a_blob_of_some_megabytes_is_hashed_in_pieces_as_it_is_written(layout, blobs, hashes):
+    """However its chunks are divided; put again, it leaves no second file."""
+    array, text = bytearray(os.urandom(700_001)), os.urandom(2 << 20)
+    chunks: list[Chunk] = [b"head", memoryview(array), text, b"", b"end"]
+    whole = b"head" + array + text + b"end"
+    for _ in range(2):
+        digest = blobs.put_new(chunks, len(whole))
+        assert digest == codec.digest(whole)
+        assert files(layout) == [name_of(digest)]
+    assert path_of(layout, digest).read_bytes() == whole
+    assert not hashes  # never as a whole
+
+
+def test_a_value_that_changes_while_it_is_stored_has_the_hash_of_its_file(layout, blobs):
+    """A thread that a step has left behind may still write to its array."""
+    data = bytearray(2 << 20)
+
+    def change() -> None:
+        data[:] = os.urandom(len(data))
+
+    digest = blobs.put_new([memoryview(data)], len(data), change)
+    stored = path_of(layout, digest).read_bytes()
+    assert codec.digest(stored) == digest
+    assert stored != bytes(data)
 
 
 def test_a_hash_that_fails_stores_nothing(layout, blobs, monkeypatch):
