@@ -8,7 +8,7 @@ from zlib import crc32
 
 from asyncflow._support.commit_points import reached
 from asyncflow.store.journal import FIRST_RECORD
-from asyncflow.workers.messages import pack_numbers
+from asyncflow.workers.packed_numbers import pack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

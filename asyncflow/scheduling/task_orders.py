@@ -24,8 +24,8 @@ from asyncflow.workers.messages import (
     MoreInputs,
     StartItems,
     StartTask,
-    pack_numbers,
 )
+from asyncflow.workers.packed_numbers import pack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

@@ -27,7 +27,8 @@ from asyncflow.store.journal import FIRST_RECORD, frame
 from asyncflow.testing.live_mocks import mocks_by_reference
 from asyncflow.testing.scratch_store import scratch_store
 from asyncflow.values import RunOptions
-from asyncflow.workers.messages import AttemptKey, StartTask, pack_numbers
+from asyncflow.workers.messages import AttemptKey, StartTask
+from asyncflow.workers.packed_numbers import pack_numbers
 from asyncflow.workers.process.single_task import SingleTask
 from asyncflow.workers.program_environment import look_around
 

@@ -8,6 +8,9 @@ and the agent of a node for those of the node.
 
 A worker goes on meanwhile, and so do its other reports. The scheduler is told `Storing` for a task
 whose step has ended. Reports of one worker that name values stay in order.
+
+What is held stays packed, if it came so: some thousand reports are held at a time, and as objects
+Python's collector would look at them again and again.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.conditions import call_again
@@ -24,15 +28,17 @@ from asyncflow.workers.messages import (
     CardsChanged,
     Failed,
     NotStored,
+    ReportStream,
     Started,
     Succeeded,
+    ToStore,
     Wrote,
     Yielded,
     new_storing,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncflow.errors import PoolError
     from asyncflow.store.value_interface import ValueUpload, ValueUploader
@@ -43,7 +49,12 @@ _NAMING: Final = (Succeeded, Failed, Yielded, CardsChanged)
 _UNENDED: Final = (Yielded, CardsChanged)
 """Those of them after which the attempt goes on."""
 
+_WRITTEN: Final = (ToStore, Wrote)
+_USUAL: Final = frozenset((Started, ToStore))
+
 _NamingReport = Succeeded | Failed | Yielded | CardsChanged
+_Kept = _NamingReport | bytes
+"""Packed if it came packed."""
 
 
 class _Part(NamedTuple):
@@ -61,7 +72,7 @@ class _Part(NamedTuple):
 class _Held(NamedTuple):
     """Reports, and what has to be stored before they are passed on."""
 
-    reports: list[_NamingReport]
+    reports: list[_Kept]
     parts: Sequence[_Part]
 
     @property
@@ -86,7 +97,7 @@ class _Queue:
         self.spoilt: dict[AttemptKey, str] = {}  # attempts with items that could not be stored
         self.exit: str | None = None
 
-    def last_held(self) -> list[_NamingReport]:
+    def last_held(self) -> list[_Kept]:
         """The reports that are held until everything that is being uploaded now is stored."""
         if self.waits_for is None:
             self.waits_for = tuple(self.parts)
@@ -137,7 +148,7 @@ class HeldReports:
         """Pass on what names nothing that has to be uploaded first."""
         queue = self._queues.get(worker)
         if queue is None:
-            if not any(isinstance(report, Wrote) for report in reports):
+            if not any(isinstance(report, _WRITTEN) for report in reports):
                 self._listener.on_reports(worker, reports)
                 return
             queue = self._queues[worker] = _Queue()
@@ -153,27 +164,45 @@ class HeldReports:
 
         A few calls for each of them: short tasks send thousands in a second.
         """
+        if _USUAL.issuperset(map(type, reports)):
+            written = [each for each in reports if type(each) is ToStore]
+            if len({each.segment for each in written}) == 1:
+                self._upload(queue, Wrote(written[-1].segment, written[-1].end, ()))
+                self._held_now(queue).extend([each.report for each in written])
+                waiting = self._waiting_bytes
+                return [
+                    new_storing((each.key, waiting)) if type(each) is ToStore else each
+                    for each in reports
+                ]
+        return self._without_held_of_any(queue, reports)
+
+    def _without_held_of_any(
+        self, queue: _Queue, reports: Sequence[ReportMessage]
+    ) -> Sequence[ReportMessage]:
+        """Do the same one by one, whatever they are."""
         # What came together was written by now: the farthest end stands for the others.
-        ends = {each.segment: each for each in reports if type(each) is Wrote and not each.blobs}
+        ends = {each.segment: each.end for each in reports if _is_in_segment(each)}
         passed: list[ReportMessage] = []
-        held: list[_NamingReport] | None = None
+        held: list[_Kept] | None = None
         waiting = 0
         for report in reports:
-            if type(report) is Started:
-                passed.append(report)
-            elif type(report) is Wrote:
-                wrote = report if report.blobs else ends.pop(report.segment, None)
-                if wrote is not None:
-                    self._upload(queue, wrote)
+            if isinstance(report, _WRITTEN):
+                if isinstance(report, Wrote) and report.blobs:
+                    self._upload(queue, report)
                     held = None
+                elif (end := ends.pop(report.segment, None)) is not None:
+                    self._upload(queue, Wrote(report.segment, end, ()))
+                    held = None
+                if isinstance(report, Wrote):
+                    continue
             elif not isinstance(report, _NAMING) or (held is None and queue.is_empty):
                 passed.append(report)
-            else:
-                if held is None:
-                    held, waiting = self._held_now(queue), self._waiting_bytes
-                held.append(report)
-                if not isinstance(report, _UNENDED):
-                    passed.append(new_storing((report.key, waiting)))
+                continue
+            if held is None:
+                held, waiting = self._held_now(queue), self._waiting_bytes
+            held.append(report.report if isinstance(report, ToStore) else report)
+            if not isinstance(report, _UNENDED):
+                passed.append(new_storing((report.key, waiting)))
         return passed
 
     @property
@@ -190,7 +219,7 @@ class HeldReports:
         queue.parts.append(part)
         queue.waits_for = None
 
-    def _held_now(self, queue: _Queue) -> list[_NamingReport]:
+    def _held_now(self, queue: _Queue) -> list[_Kept]:
         """Where to put reports that may name anything that was written so far."""
         if queue.lost:
             lost, queue.lost = queue.lost, []
@@ -255,12 +284,10 @@ class HeldReports:
 
     @staticmethod
     def _told(queue: _Queue, held: _Held) -> Sequence[ReportMessage]:
-        error = held.error
+        error, reports = held.error, _unpacked(held.reports)
         if not (error or queue.spoilt):
-            return held.reports
-        return [
-            told for report in held.reports for told in HeldReports._spoilt(error, queue, report)
-        ]
+            return reports
+        return [told for report in reports for told in HeldReports._spoilt(error, queue, report)]
 
     @staticmethod
     def _spoilt(error: str, queue: _Queue, report: _NamingReport) -> list[ReportMessage]:
@@ -278,3 +305,21 @@ class HeldReports:
         if error and isinstance(report, Failed):
             report = report._replace(cards=b"")
         return [report]
+
+
+def _is_in_segment(report: ReportMessage) -> TypeGuard[ToStore | Wrote]:
+    """Whether it says that something was written to a segment, and to nothing else."""
+    return isinstance(report, ToStore) or (isinstance(report, Wrote) and not report.blobs)
+
+
+def _unpacked(kept: Iterable[_Kept]) -> list[_NamingReport]:
+    """The reports, as objects."""
+    reports: list[Any] = []
+    for are_packed, some in groupby(kept, _is_packed):
+        together: Iterable[Any] = some
+        reports += ReportStream().feed(b"".join(together)) if are_packed else together
+    return reports
+
+
+def _is_packed(report: _Kept) -> bool:
+    return type(report) is bytes

@@ -12,8 +12,6 @@ there what its task inherits, so that refs need not pass through the engine agai
 
 from __future__ import annotations
 
-import sys
-from array import array
 from enum import IntEnum
 from functools import partial
 from itertools import repeat
@@ -61,6 +59,7 @@ class Report(IntEnum):
     STORING = 14
     NOT_STORED = 15
     CARDS_CHANGED = 16
+    TO_STORE = 17
 
 
 MAX_ORDER_BYTES: Final = 200_000  # a packet socket takes none above its buffer, 208 KiB by default
@@ -399,6 +398,24 @@ class Wrote(NamedTuple):
     """The digests of large values."""
 
 
+class ToStore(NamedTuple):
+    """An attempt is done; its artifacts are in the node's cache, and have to be uploaded first.
+
+    It is a `Wrote` without blobs and a `Succeeded` in one, which most tasks with values have. The
+    latter is packed: as bytes it costs nothing while it is held.
+    """
+
+    key: AttemptKey
+    seconds: float
+    spooled: Sequence[int]
+    """These are as in the report."""
+    segment: str
+    end: int
+    """These are as in `Wrote`."""
+    report: bytes
+    """The packed `Succeeded`, to be passed on once the segment is stored up to `end`."""
+
+
 class Storing(NamedTuple):
     """An attempt's step has ended, and its worker goes on; its values are being uploaded."""
 
@@ -429,6 +446,7 @@ ReportMessage = (
     | Yielded
     | CardsChanged
     | Wrote
+    | ToStore
     | Storing
     | NotStored
 )
@@ -450,6 +468,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.STORING: Storing,
     Report.NOT_STORED: NotStored,
     Report.CARDS_CHANGED: CardsChanged,
+    Report.TO_STORE: ToStore,
 }
 _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
@@ -461,7 +480,7 @@ _new_start_task: Final = partial(tuple.__new__, StartTask)
 new_started: Final = partial(tuple.__new__, Started)
 new_succeeded: Final = partial(tuple.__new__, Succeeded)
 new_storing: Final = partial(tuple.__new__, Storing)
-_new_wrote: Final = partial(tuple.__new__, Wrote)
+_new_to_store: Final = partial(tuple.__new__, ToStore)
 
 
 def _started(key: Sequence[int], item: str) -> Started:
@@ -478,8 +497,8 @@ def _succeeded(
     return new_succeeded((_new_key(key), seconds, _new_outcome(outcome), spooled, new_usage(usage)))
 
 
-def _wrote(*values: Any) -> Wrote:
-    return _new_wrote(values)
+def _to_store(key: Sequence[int], *values: Any) -> ToStore:
+    return _new_to_store((_new_key(key), *values))
 
 
 def _failed(key: Sequence[int], *values: Any) -> Failed:
@@ -505,7 +524,7 @@ _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     **_REPORTS,
     Report.STARTED: _started,
     Report.SUCCEEDED: _succeeded,
-    Report.WROTE: _wrote,
+    Report.TO_STORE: _to_store,
     Report.FAILED: _failed,
     Report.LOGGED: _of_attempt(Logged),
     Report.STOPPING: _of_attempt(Stopping),
@@ -533,6 +552,8 @@ _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
 _pack_order: Final[Callable[..., Any]] = msgpack.Packer(unicode_errors="surrogateescape").pack
 _pack_report: Final[Callable[..., Any]] = msgpack.Packer().pack
 _WROTE: Final = int(Report.WROTE)
+_SUCCEEDED: Final = int(Report.SUCCEEDED)
+_TO_STORE: Final = int(Report.TO_STORE)
 
 
 def pack_order(message: OrderMessage) -> bytes:
@@ -552,8 +573,16 @@ def pack_report(message: ReportMessage) -> bytes:
 
 
 def pack_wrote(segment: str, end: int, blobs: Sequence[bytes]) -> bytes:
-    """The same of a `Wrote`, which nobody else needs: most tasks have one."""
+    """A `Wrote`, packed."""
     packed: bytes = _pack_report((_WROTE, segment, end, blobs))
+    return packed
+
+
+def pack_to_store(report: Succeeded, segment: str, end: int) -> bytes:
+    """A `ToStore`, packed, which nobody makes otherwise: most tasks have one."""
+    key, seconds, _, spooled, _ = report
+    what = _TO_STORE, key, seconds, spooled, segment, end, _pack_report((_SUCCEEDED, *report))
+    packed: bytes = _pack_report(what)
     return packed
 
 
@@ -567,22 +596,3 @@ class ReportStream:
         """The reports that are complete with these bytes."""
         self._unpacker.feed(data)
         return [_READERS[kind](*values) for kind, *values in self._unpacker]
-
-
-def pack_numbers(numbers: array[int]) -> bytes:
-    """The u64 of an order, such as offsets, as they travel: little-endian."""
-    return _in_transit(numbers).tobytes()
-
-
-def unpack_numbers(data: bytes) -> array[int]:
-    """The u64 that `pack_numbers` has packed."""
-    numbers = array("Q")
-    numbers.frombytes(data)
-    return _in_transit(numbers)
-
-
-def _in_transit(numbers: array[int]) -> array[int]:
-    if sys.byteorder == "big":
-        numbers = numbers[:]
-        numbers.byteswap()
-    return numbers

@@ -11,9 +11,9 @@ from asyncflow.store.object_store.pieces import (
     HEADER_BYTES,
     Chain,
     Piece,
-    header_of,
     name_of,
     offset_in,
+    pack_header,
 )
 
 OFFSETS = st.integers(0, 2**62 - 1)
@@ -30,11 +30,26 @@ def test_a_piece_is_read_back_as_it_was(offset, writer, data):
     assert len(piece.pack()) == HEADER_BYTES + len(data)
 
 
-@given(OFFSETS, WRITERS, st.lists(st.binary(max_size=30), max_size=5))
-def test_the_header_is_that_of_all_parts_together(offset, writer, parts):
-    """However the bytes are cut."""
-    data = b"".join(parts)
-    assert header_of(offset, writer, parts) + data == Piece(offset, writer, data).pack()
+@given(OFFSETS, WRITERS, st.binary(max_size=100))
+def test_a_pack_is_read_back_as_a_piece(offset, writer, data):
+    """Its header is as long as that of any piece."""
+    header = pack_header(offset, writer, len(data))
+    assert len(header) == HEADER_BYTES
+    assert Piece.parse(header + data, offset) == Piece(offset, writer, data)
+
+
+@given(OFFSETS, WRITERS, st.binary(max_size=100), st.data())
+def test_a_pack_with_another_header_or_length_is_refused(offset, writer, data, draw):
+    """Its other bytes have their hashes in refs."""
+    packed = pack_header(offset, writer, len(data)) + data
+    at = draw.draw(st.integers(0, HEADER_BYTES - 1))
+    flipped = packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :]
+    shorter = packed[: draw.draw(st.integers(0, len(packed) - 1))]
+    for wrong in (flipped, shorter, packed + b"x"):
+        with pytest.raises(RecordError):
+            Piece.parse(wrong, offset)
+    with pytest.raises(RecordError, match="is the piece of offset"):
+        Piece.parse(packed, offset + 1)
 
 
 @given(OFFSETS, WRITERS, st.binary(max_size=100), st.data())

@@ -19,11 +19,14 @@ from asyncflow.workers.messages import (
     Logged,
     NotStored,
     Pong,
+    ReportStream,
     Started,
     Storing,
     Succeeded,
     Wrote,
     Yielded,
+    pack_report,
+    pack_to_store,
 )
 
 
@@ -103,6 +106,16 @@ def succeeded(number):
 def failed(number, outcome=None):
     """The same of a failure; with an outcome, one that is caught."""
     return Failed(key(number), 0.1, "ValueError", "no", "", True, (0, 0), outcome)
+
+
+def received(*packed):
+    """Reports as they come from a worker's stream."""
+    return ReportStream().feed(b"".join(packed))
+
+
+def to_store(number, wrote):
+    """What its worker reports in the end if it has written a value."""
+    return received(pack_to_store(succeeded(number), wrote.segment, wrote.end))[0]
 
 
 A = Wrote("flows/F/1/n.seg", 10, ())
@@ -200,6 +213,41 @@ async def test_what_comes_together_is_uploaded_together(play):
     assert [upload.wrote for upload in play.uploader.uploads] == [MORE]
     play.end(0)
     assert play.heard()[-2:] == [succeeded(1), succeeded(2)]
+
+
+async def test_successes_that_say_what_they_wrote_are_held_together(play):
+    """The farthest end is uploaded, and each is told as its worker has reported it."""
+    (one, two) = received(pack_report(succeeded(1)), pack_report(succeeded(2)))
+    play.report(Started(key(1)), to_store(1, A), Started(key(2)), to_store(2, MORE))
+    assert [upload.wrote for upload in play.uploader.uploads] == [MORE]
+    begun = [Started(key(1)), Storing(key(1), 4711), Started(key(2)), Storing(key(2), 4711)]
+    assert play.heard() == begun
+    play.end(0)
+    assert play.heard()[4:] == [one, two]
+
+
+async def test_successes_with_values_of_two_runs_wait_for_both(play):
+    """Whatever else comes between them keeps its place."""
+    other = Wrote("flows/F/2/n.seg", 20, ())
+    play.report(to_store(1, A), Pong(), to_store(2, other), failed(3))
+    assert [upload.wrote for upload in play.uploader.uploads] == [A, other]
+    play.end(1)
+    assert play.heard() == [Storing(key(1), 4711), Pong(), *(Storing(key(n), 4711) for n in (2, 3))]
+    play.end(0)
+    assert [report.key for report in play.heard()[4:]] == [key(1), key(2), key(3)]
+
+
+async def test_a_success_whose_value_cannot_be_stored_has_failed(play):
+    """It says what it wrote itself; the next one has that uploaded again."""
+    play.report(to_store(1, A))
+    play.end(0, "no answer")
+    assert play.heard()[-1] == NotStored(key(1), "no answer")
+    play.report(to_store(2, MORE))
+    assert [upload.wrote for upload in play.uploader.uploads[1:]] == [MORE, A]
+    play.end(1)
+    assert play.heard()[-1] == Storing(key(2), 4711)
+    play.end(2)
+    assert play.heard()[-1].key == key(2)
 
 
 async def test_what_cannot_be_stored_has_failed(play):
@@ -307,14 +355,23 @@ class Trial:
                 for number in range(1, self.reported[report.key.task] + 1):
                     assert self.stored[segment(number)] >= number
 
-    def report(self, task):
-        """A task writes something, and reports."""
-        for _ in range(self.data.draw(st.integers(0, 2))):
-            self.wrote += 1
-            self.play.report(Wrote(segment(self.wrote), self.wrote, ()))
-        self.reported.append(self.wrote)
+    def report(self, number):
+        """Some tasks write something, and are reported together."""
+        draw, reports = self.data.draw, []
+        for _ in range(number):
+            task = len(self.reported)
+            reports += [Started(key(task))] * draw(st.integers(0, 1))
+            wrote = []
+            for _ in range(draw(st.integers(0, 2))):
+                self.wrote += 1
+                wrote.append(Wrote(segment(self.wrote), self.wrote, ()))
+            last = succeeded(task)
+            if wrote and draw(st.booleans()):
+                last = to_store(task, wrote.pop())
+            reports += [*wrote, last]
+            self.reported.append(self.wrote)
         before = len(self.ends())
-        self.play.report(succeeded(task))
+        self.play.report(*reports)
         self.check(before)
 
     def store(self, most):
@@ -333,8 +390,8 @@ class Trial:
 
 async def _any_order(data):
     trial = Trial(data)
-    for task in range(data.draw(st.integers(1, 8))):
-        trial.report(task)
+    for number in data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=6)):
+        trial.report(number)
         trial.store(data.draw(st.integers(0, 3)))
     while not all(each.is_done for each in trial.play.uploader.uploads):
         trial.store(100)

@@ -11,6 +11,8 @@ from asyncflow.errors import JournalError, RecordError
 from asyncflow.store.object_store.pieces import HEADER_BYTES, MOST_BYTES, Chain, Piece, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncflow.store.object_store.objects import Objects
 
 _KEPT_BYTES: Final = 16 << 20  # of pieces that were read last, in each reader
@@ -168,12 +170,11 @@ def append_piece(objects: Objects, folder: str, piece: Piece) -> Piece:
 
 
 def append_packed(
-    objects: Objects, folder: str, offset: int, packed: bytes | bytearray
+    objects: Objects, folder: str, offset: int, packed: bytes | Sequence[bytes]
 ) -> Piece | None:
     """Create the piece with these bytes at its offset; return the one that was there before.
 
-    None if there was none. The bytes must not change afterwards: a request that got no answer may
-    still be sending them.
+    None if there was none.
 
     Raises:
         JournalError: Something is there that is no piece.

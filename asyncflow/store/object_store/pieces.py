@@ -10,6 +10,10 @@ append is to be the first who creates the object at the end. All integers are li
     32  u32       crc32 (zlib's) of the 32 bytes before and of all bytes after this number
     36            the bytes of the file from that offset on
 
+A *pack* is a piece with values. Each value has its hash in the ref that names it, so the bytes are
+not summed once more: a pack begins with `AFPACKS1`, and its checksum is that of the 32 bytes before
+and of the number of bytes after it, as a u64.
+
 A piece without bytes is the *seal*: the file ends there, and nobody can append any more, because
 the position is taken. Whoever wants to end the writing of somebody else creates it.
 
@@ -36,7 +40,9 @@ if TYPE_CHECKING:
 
 _HEAD: Final = struct.Struct("<8sQ16s")
 _CHECKSUM: Final = struct.Struct("<I")
+_LENGTH: Final = struct.Struct("<Q")
 _MAGIC: Final = b"AFPIECE1"
+_PACK_MAGIC: Final = b"AFPACKS1"
 HEADER_BYTES: Final = _HEAD.size + _CHECKSUM.size
 """How long a piece without bytes is."""
 WRITER_BYTES: Final = 16
@@ -67,7 +73,8 @@ class Piece(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes of its object."""
-        return header_of(self.offset, self.writer, [self.data]) + self.data
+        head = _HEAD.pack(_MAGIC, self.offset, self.writer)
+        return head + _CHECKSUM.pack(crc32(self.data, crc32(head))) + self.data
 
     @classmethod
     def parse(cls, packed: bytes, offset: int) -> Piece:
@@ -77,10 +84,11 @@ class Piece(NamedTuple):
             RecordError: They are not those of a piece that was stored there.
         """
         head, data = packed[: _HEAD.size], packed[HEADER_BYTES:]
-        if len(packed) < HEADER_BYTES or not head.startswith(_MAGIC):
+        if len(packed) < HEADER_BYTES or not head.startswith((_MAGIC, _PACK_MAGIC)):
             raise RecordError("it is not a piece of a file")
         (checksum,) = _CHECKSUM.unpack_from(packed, _HEAD.size)
-        if crc32(data, crc32(head)) != checksum:
+        summed = data if head.startswith(_MAGIC) else _LENGTH.pack(len(data))
+        if crc32(summed, crc32(head)) != checksum:
             raise RecordError("its bytes are not those that were written")
         _, at, writer = _HEAD.unpack(head)
         if at != offset:
@@ -88,13 +96,10 @@ class Piece(NamedTuple):
         return cls(at, writer, data)
 
 
-def header_of(offset: int, writer: bytes, parts: Iterable[bytes | memoryview]) -> bytes:
-    """The first `HEADER_BYTES` of the object of a piece; `parts` are its bytes of the file."""
-    head = _HEAD.pack(_MAGIC, offset, writer)
-    checksum = crc32(head)
-    for part in parts:
-        checksum = crc32(part, checksum)
-    return head + _CHECKSUM.pack(checksum)
+def pack_header(offset: int, writer: bytes, size: int) -> bytes:
+    """The first `HEADER_BYTES` of a pack with so many bytes of the file."""
+    head = _HEAD.pack(_PACK_MAGIC, offset, writer)
+    return head + _CHECKSUM.pack(crc32(_LENGTH.pack(size), crc32(head)))
 
 
 def name_of(offset: int) -> str:

@@ -24,17 +24,16 @@ from asyncflow._support.thread_pool import Threads
 from asyncflow.errors import AsyncflowError, StoreError
 from asyncflow.store.blobs import TOUCH_SECONDS
 from asyncflow.store.object_store.piece_file import append_packed
-from asyncflow.store.object_store.pieces import HEADER_BYTES, WRITER_BYTES, header_of
+from asyncflow.store.object_store.pieces import WRITER_BYTES, pack_header
 from asyncflow.store.object_store.value_source import blob_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from asyncflow.store.object_store.node_cache import NodeCache
     from asyncflow.store.object_store.objects import Objects
 
 PACK_BYTES: Final = 4 << 20
-_READ_BYTES: Final = 1 << 20  # at a time: still in a processor's cache when they are summed
 _QUIET_SECONDS: Final = 0.03  # a pack is put when nothing was added for so long,
 _OLD_SECONDS: Final = 0.15  # or when the first of its values has waited for so long
 _PACKS: Final = 4  # are put at the same time
@@ -209,15 +208,14 @@ class Uploader:
         stored = begin
         error: str = ""
         try:
-            packed = bytearray(HEADER_BYTES + end - begin)  # read into, so nothing is copied
-            data = memoryview(packed)[HEADER_BYTES:]
-            packed[:HEADER_BYTES] = header_of(begin, self._writer, segment.read(data, begin))
+            data = segment.read(begin, end)
+            packed = [pack_header(begin, self._writer, end - begin), *data]
             reached("pack.put")
             there = append_packed(self._objects, segment.name, begin, packed)
             reached("pack.stored")
             if there is None:
                 stored = end
-            elif there.writer == self._writer and packed.startswith(there.data, HEADER_BYTES):
+            elif there.writer == self._writer and b"".join(data).startswith(there.data):
                 stored = there.end  # an earlier try, which may have had fewer bytes
             else:
                 error = f"{segment.name} was written to by somebody else at {begin}"
@@ -368,21 +366,21 @@ class _Segment:
         self.first = time.monotonic()
         return begin, end
 
-    def read(self, data: memoryview, begin: int) -> Iterator[memoryview]:
-        """Read the bytes from there on into `data`, until it is full: part after part.
+    def read(self, begin: int, end: int) -> list[bytes]:
+        """These bytes, in as few parts as the system gives: as a rule one.
 
         Raises:
             StoreError: The file ends before.
         """
-        at = 0
-        while at < len(data):
-            part = data[at : at + _READ_BYTES]
-            number = os.preadv(self._fd, [part], begin + at)
-            if not number:
+        parts, at = [], begin
+        while at < end:
+            part = os.pread(self._fd, end - at, at)
+            if not part:
                 message = f"{self._path} has become shorter"
                 raise StoreError(message)
-            yield part[:number]
-            at += number
+            parts.append(part)
+            at += len(part)
+        return parts
 
     def put(self, begin: int, end: int, stored: int, error: str) -> int:
         """A pack has ended: stored up to there. Return how many bytes wait no more."""

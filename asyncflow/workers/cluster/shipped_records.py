@@ -19,7 +19,8 @@ from asyncflow.events.records import MAX_TASK, manifest_in, unpack_result
 from asyncflow.store import open_store
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
 from asyncflow.store.manifests import MOST_BASES
-from asyncflow.workers.messages import MoreInputs, StartItems, StartTask, unpack_numbers
+from asyncflow.workers.messages import MoreInputs, StartItems, StartTask
+from asyncflow.workers.packed_numbers import unpack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

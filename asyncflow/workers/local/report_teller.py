@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from asyncflow.workers.local.spool_reader import PIECE_BYTES
 from asyncflow.workers.local.worker_process import Exited, Printed
-from asyncflow.workers.messages import AttemptKey, Failed, GaveBack, Started, Succeeded, Wrote
+from asyncflow.workers.messages import (
+    AttemptKey,
+    Failed,
+    GaveBack,
+    Started,
+    Succeeded,
+    ToStore,
+    Wrote,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,8 +25,8 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import Logged, ReportMessage
 
 
-_ENDS: Final = (Succeeded, Failed)
-_OVER: Final = (Succeeded, Failed, GaveBack)
+_ENDS: Final = (Succeeded, ToStore, Failed)
+_OVER: Final = (*_ENDS, GaveBack)
 
 
 class ReportTeller:
@@ -104,7 +112,7 @@ class ReportTeller:
             report = untold[0]
             if type(report) is Started:
                 tasks[report.key] = have_begun = True
-            elif type(report) is Succeeded and (
+            elif (type(report) is Succeeded or type(report) is ToStore) and (
                 report.spooled == upto or not output.has_unread(report.spooled)
             ):
                 tasks.pop(report.key, None)

@@ -6,7 +6,7 @@ import asyncio
 from array import array
 from typing import TYPE_CHECKING
 
-from asyncflow.workers.messages import unpack_numbers
+from asyncflow.workers.packed_numbers import unpack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from asyncflow.errors import JournalError
 from asyncflow.events.records import MAX_TASK
 from asyncflow.flow.join_inputs import ArrivingInputs, Inputs, InputView
 from asyncflow.flow.node import Fanout
-from asyncflow.workers.messages import unpack_numbers
+from asyncflow.workers.packed_numbers import unpack_numbers
 from asyncflow.workers.process.join_input import JoinInput
 
 if TYPE_CHECKING:

@@ -37,10 +37,12 @@ from asyncflow.workers.messages import (
     Ready,
     ShutDown,
     StartTask,
+    Succeeded,
     Warned,
     YieldMore,
     new_started,
     pack_report,
+    pack_to_store,
     pack_wrote,
 )
 from asyncflow.workers.process import environment, output_capture
@@ -119,6 +121,7 @@ class Worker:
         self._pid = os.getpid()
         self._async: AsyncSteps | None = None
         self._unsent: list[bytes] = []
+        self._wrote: tuple[str, int, Sequence[bytes]] | None = None  # and was not told
         self._kept: list[OrderMessage] = []  # those that came while a generator waited
         self._sending = RLock()  # the output of async tasks in threads is sent from there
         self.holder = SharedResources(self._warn_of_shared)
@@ -264,7 +267,7 @@ class Worker:
     def report(self, *messages: ReportMessage) -> None:
         """Send reports to the engine at once, after those of `report_soon`."""
         with self._sending:
-            data = b"".join([*self._unsent, *map(pack_report, messages)])
+            data = b"".join([*self._unsent, *map(self._pack, messages)])
             if data:
                 self._reports.sendall(data)
             self._unsent.clear()
@@ -273,7 +276,9 @@ class Worker:
     def report_first(self, segment: str, end: int, blobs: Sequence[bytes]) -> None:
         """Tell what has to be uploaded before whatever is reported next; called in any thread."""
         with self._sending:
-            self._unsent.append(pack_wrote(segment, end, blobs))
+            if self._wrote is not None:
+                self._unsent.append(pack_wrote(*self._wrote))
+            self._wrote = segment, end, blobs
 
     def report_soon(self, message: ReportMessage) -> None:
         """Send a report to the engine together with the next one, but before anything is run.
@@ -283,7 +288,16 @@ class Worker:
         """
         self.signals.hold()
         with self._sending:
-            self._unsent.append(pack_report(message))
+            self._unsent.append(self._pack(message))
+
+    def _pack(self, message: ReportMessage) -> bytes:
+        """Pack a report, with what has to be uploaded before."""
+        if self._wrote is None:
+            return pack_report(message)
+        (segment, end, blobs), self._wrote = self._wrote, None
+        if type(message) is Succeeded and not blobs:
+            return pack_to_store(message, segment, end)
+        return pack_wrote(segment, end, blobs) + pack_report(message)
 
     def _start(self, order: StartTask) -> None:
         run = self._runs[order.key.run]
