@@ -19,6 +19,7 @@ from asyncflow.workers.messages import (
     Logged,
     NotStored,
     Pong,
+    ReportMessage,
     ReportStream,
     Started,
     Storing,
@@ -357,7 +358,8 @@ class Trial:
 
     def report(self, number):
         """Some tasks write something, and are reported together."""
-        draw, reports = self.data.draw, []
+        draw = self.data.draw
+        reports: list[ReportMessage] = []
         for _ in range(number):
             task = len(self.reported)
             reports += [Started(key(task))] * draw(st.integers(0, 1))
@@ -368,7 +370,8 @@ class Trial:
             last = succeeded(task)
             if wrote and draw(st.booleans()):
                 last = to_store(task, wrote.pop())
-            reports += [*wrote, last]
+            reports += wrote
+            reports.append(last)
             self.reported.append(self.wrote)
         before = len(self.ends())
         self.play.report(*reports)

@@ -115,7 +115,8 @@ class Uploader:
                 if found is None:
                     found = self._segments[segment] = _Segment(self._cache.folder, segment)
                 self.waiting_bytes += found.add(upload)
-                if found.waiting >= PACK_BYTES or self._looks_at > found.due:
+                is_full = found.waiting >= PACK_BYTES and self._putting < _PACKS
+                if is_full or self._looks_at > found.due:
                     self._changed.notify_all()
             for digest in blobs:
                 self._add_blob(digest, upload)
