@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future as ThreadFuture
 
 Result = TypeVar("Result")
+
+_AT_ONCE: Final = 50  # conditions that are checked in one turn of the loop: some 0.1 ms
 
 
 class CalledBack(Protocol):
@@ -41,12 +43,22 @@ class _Waits:
         self.parts: WeakSet[CalledBack] = WeakSet()
         self.soon: asyncio.Handle | None = None
 
-    def look(self) -> None:
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
         self.soon = None
         for part in list(self.parts):
             part.call_again()
-        for condition in list(self.conditions):
+        self._look_at(loop, list(self.conditions))
+
+    def _look_at(self, loop: asyncio.AbstractEventLoop, conditions: list[Condition]) -> None:
+        """Check some of them, and the others in the next turns of the loop.
+
+        If that call is lost, whoever looks again begins anew.
+        """
+        for condition in conditions[:_AT_ONCE]:
             condition.look()
+        rest = conditions[_AT_ONCE:]
+        if rest:
+            loop.call_soon(self._look_at, loop, rest)
 
 
 _waits: WeakKeyDictionary[asyncio.AbstractEventLoop, _Waits] = WeakKeyDictionary()
@@ -61,7 +73,7 @@ def _waits_on(loop: asyncio.AbstractEventLoop) -> _Waits:
 
 def look_again(loop: asyncio.AbstractEventLoop) -> None:
     """Repair lost callbacks of this event loop; called in its thread."""
-    _waits_on(loop).look()
+    _waits_on(loop).look(loop)
 
 
 def look_again_soon(loop: asyncio.AbstractEventLoop) -> None:
@@ -70,7 +82,7 @@ def look_again_soon(loop: asyncio.AbstractEventLoop) -> None:
     if waits.soon is not None:
         waits.soon.cancel()  # a new one: the earlier one may be lost
     with suppress(RuntimeError):  # the loop is closed
-        waits.soon = loop.call_soon(waits.look)
+        waits.soon = loop.call_soon(waits.look, loop)
 
 
 def call_again(part: CalledBack) -> None:

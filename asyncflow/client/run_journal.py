@@ -123,9 +123,17 @@ class RunJournal:
         self.flow, self.run_id = run.flow, run.run_id
         self.summary: Final = WrittenSummary(run)
         self._reader: weakref.ref[OpenJournal] | None = None
-        self.manifests: Final = JournalManifests(self._read, run.journal_file)
         self._latest: tuple[int, Event] | None = None
         """The last event that was read, and its offset: many callers ask twice."""
+
+    @cached_property
+    def manifests(self) -> JournalManifests:
+        """What its records pass on.
+
+        Made when it is asked for: it refers to the journal, and only the garbage collector frees
+        what refers to itself.
+        """
+        return JournalManifests(self._read, self.run.journal_file)
 
     @property
     def pathspec(self) -> str:

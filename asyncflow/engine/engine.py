@@ -242,7 +242,7 @@ class Engine(Starter, Watchable):
     def _look(self) -> None:
         self._looking = None
         look_again(self._loop)
-        self._live.look()
+        self._loop.call_soon(self._live.look)  # in a turn of its own: there may be many runs
         if self._live or self._starting or self._closed:
             self._keep_looking()
 

@@ -48,8 +48,8 @@ async def test_a_run_is_freed_when_nobody_refers_to_its_handle(tmp_path, drivers
     assert [each() is None for each in drivers] == [True, True, True]
 
 
-async def test_runs_leave_little_to_the_garbage_collector(tmp_path, drivers):
-    """They left 443 objects each, which took the event loop 90 ms after a hundred runs."""
+async def test_runs_leave_nothing_to_the_garbage_collector(tmp_path, drivers):
+    """They left 443 objects each, which took the event loop 90 ms after a hundred runs; later 7."""
     async with Engine(store=tmp_path, workers=1) as engine:
         await engine.run(Linear)
         gc.collect()
@@ -59,5 +59,5 @@ async def test_runs_leave_little_to_the_garbage_collector(tmp_path, drivers):
                 pass
             await handle
         del handle
-        assert gc.collect() < 40 * RUNS
+        assert gc.collect() < RUNS
     assert len(drivers) == RUNS + 1

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from functools import partial
 
 import psutil
 import pytest
@@ -216,6 +217,29 @@ async def test_a_condition_that_nobody_looked_at_is_found_when_all_are_looked_at
     facts.append("a fact")
     look_again(asyncio.get_running_loop())
     assert await task
+
+
+async def test_many_conditions_are_looked_at_in_several_turns_of_the_loop():
+    """No turn is longer for two hundred runs; each condition is looked at once."""
+    looks: list[int] = []
+
+    def look(number: int) -> bool:
+        looks.append(number)
+        return False
+
+    conditions = [Condition(partial(look, number)) for number in range(200)]
+    waits = [asyncio.ensure_future(condition.wait()) for condition in conditions]
+    await asyncio.sleep(0)
+    looks.clear()  # each has looked before it began to wait
+    look_again(asyncio.get_running_loop())
+    counts = [len(looks)]
+    while counts[-1] < 200:
+        await asyncio.sleep(0)
+        counts.append(len(looks))
+    for wait in waits:
+        wait.cancel()
+    assert counts == [50, 100, 150, 200]
+    assert sorted(looks) == [*range(200)]
 
 
 async def test_a_wait_ends_in_time_and_a_cancelled_one_leaves_nothing_behind():

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _FEW_REPORTS: Final = 10  # in a whole read: then the next read may be longer
 _MOST_READ_BYTES: Final = 1 << 17
 _SOCKET_BYTES: Final = 1 << 20  # room for the reports of some thousand short tasks
-_READ_SECONDS: Final = 0.0005  # of the event loop at a time
+_READ_SECONDS: Final = 0.0003  # of the event loop at a time
 _CLOSE_SECONDS: Final = 6.0  # for idle workers to leave by themselves; at most 5 s
 _GONE: Final = "the process that starts workers is gone, and another one is being started"
 _SILENT_LOOKS: Final = 20  # from the end of its reports until a worker counts as gone
