@@ -121,7 +121,7 @@ def test_what_runs_need_is_kept(store: RunStore, later: None):
     before = kept(store.location, "200")
     names = names_in(store)
     assert collect(store).total.files == 0
-    assert names_in(store) == names
+    assert {*names_in(store)} == {*names, "collector"}
     assert kept(store.location, "200") == before
 
 
@@ -239,10 +239,34 @@ def test_one_collects_at_a_time(store: RunStore, monkeypatch: pytest.MonkeyPatch
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 3 * 86_400)
     collect(store)
-    assert "collector" not in names_in(store)
+    assert objects_of(store).get("collector") == b""  # nobody collects
 
 
 # --- rm -------------------------------------------------------------------------------------------
+
+
+def test_who_lets_go_takes_nothing_from_who_is_next(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever waits may come between any two of its requests."""
+    monkeypatch.setattr(object_marks, "_BEAT_SECONDS", 0.0)
+    entered = []
+
+    def enter(_point: str) -> None:
+        commit_points.watcher = None
+        following = object_marks.collecting(store, pytest.fail)  # type: ignore[arg-type]
+        entered.append((following, following.__enter__()))
+
+    with object_marks.collecting(store, pytest.fail) as first:  # type: ignore[arg-type]
+        first.beat()
+        monkeypatch.setattr(
+            commit_points,
+            "watcher",
+            lambda point: enter(point) if point == "object.replaced" else None,
+        )
+    ((following, second),) = entered
+    second.beat()
+    following.__exit__(None, None, None)
 
 
 def test_a_run_is_removed_and_what_others_need_is_kept(store: RunStore, later: None):

@@ -81,9 +81,11 @@ class Collector:
         self._e_tag, self._due = e_tag, time.monotonic() + _BEAT_SECONDS
 
     def release(self) -> None:
-        """Let others collect."""
-        if self._objects.replace(_COLLECTOR, b"", self._e_tag) is not None:
-            self._objects.delete([_COLLECTOR])
+        """Let others collect.
+
+        The object stays, empty: to delete it would delete that of whoever has come meanwhile.
+        """
+        self._objects.replace(_COLLECTOR, b"", self._e_tag)
 
 
 @contextmanager
@@ -106,8 +108,9 @@ def collecting(store: ObjectStore, on_wait: Callable[[str], None]) -> Iterator[C
 def _take(objects: Objects, data: bytes, on_wait: Callable[[str], None]) -> Collector:
     told = False
     while True:
-        if objects.create(_COLLECTOR, data) is None:
-            return Collector(objects, objects.head(_COLLECTOR).e_tag, data)
+        e_tag = objects.create_version(_COLLECTOR, data)
+        if e_tag is not None:
+            return Collector(objects, e_tag, data)
         try:
             there, facts = objects.get_with_facts(_COLLECTOR)
         except FileNotFoundError:
