@@ -13,12 +13,18 @@ from hypothesis import strategies as st
 
 from asyncflow.client.replay import Replay
 from asyncflow.errors import RecordError
+from asyncflow.events.field_types import END_OF_TIME
 from asyncflow.events.records import (
     CARDS,
     CLONED,
     FAILED,
     KINDS,
     LOGGED,
+    MAX_ATTEMPT,
+    MAX_INDEX,
+    MAX_MEMORY,
+    MAX_SEQ,
+    MAX_TASK,
     RETRIED,
     STARTED,
     SUCCEEDED,
@@ -239,6 +245,31 @@ def test_a_strange_field_among_many_records_is_refused_as_it_is_alone(kind, fiel
         return
     assert why is not None
     assert found[-1][0] == places[at]
+
+
+EDGES = sorted(
+    {
+        edge + more
+        for edge in (0, MAX_ATTEMPT, MAX_INDEX, MAX_TASK, MAX_SEQ, MAX_MEMORY, END_OF_TIME)
+        for more in (-1, 0, 1)
+    }
+)
+
+
+@pytest.mark.parametrize("kind", [STARTED, SUCCEEDED, LOGGED])
+def test_a_number_at_the_edge_of_what_is_allowed_is_judged_alike_among_many(kind):
+    """In each field that has numbers, or lists of them."""
+    acts = [("wide", "work", 6, 1, tuple(range(6)), False)]
+    records = records_of(acts, [1000])
+    at = [number for number, each in enumerate(records) if each[0] == kind][1]
+    for field, there in enumerate(records[at]):
+        for edge in EDGES if field and not isinstance(there, str | bytes) else ():
+            fields = [*records[at]]
+            fields[field] = [edge] if isinstance(there, list) else edge
+            payloads = [msgpack.packb(each) for each in (*records[:at], fields, *records[at + 1 :])]
+            places, size = places_of(payloads), len(payloads)
+            one_by_one = replayed(places, payloads, range(size + 1))
+            assert replayed(places, payloads, [0, size]) == one_by_one, (field, edge)
 
 
 def head_of(task, attempt=0, step="work"):

@@ -123,6 +123,26 @@ def test_a_task_that_never_began_is_not_one_of_the_first_step(tmp_path):
     assert list(table.tasks_of(0)) == [3]
 
 
+def test_the_task_that_ended_last_is_found_whatever_began_last():
+    """Of a step's tasks alone, and of those that have ended."""
+    ended = [0, 700, 500, 900, 800, 600]
+    steps = [1, 1, 1, 0, 1, 1]
+    table = TaskTable()
+    for task, (at, step) in enumerate(zip(ended, steps, strict=True), 1):
+        state = TaskState.SUCCEEDED if at else TaskState.STARTED
+        table[task] = TaskEntry(100 * task, at, step, state, 0, 0)
+    assert (table.last_ended(1), table.last_ended(0), table.last_ended(2)) == (5, 4, 0)
+
+
+@pytest.mark.parametrize(("ends", "began"), [(2, 100), (3, 0), (1, 0)])
+def test_an_attempt_that_died_before_it_began_has_no_start(ends, began):
+    """That of another attempt is not taken for its own."""
+    table = TaskTable()
+    table.begin(1, 100, 0, TaskState.STARTED, 2, 0)
+    assert not table.end(1, 200, 0, TaskState.FAILED, ends, 0)
+    assert table[1] == TaskEntry(began, 200, 0, TaskState.FAILED, ends, 0)
+
+
 def test_an_attempt_past_the_limit_is_kept_as_the_limit():
     """The record has the exact number."""
     table = table_of([TaskEntry(1, 2, 0, TaskState.FAILED, 1000, 0)])
