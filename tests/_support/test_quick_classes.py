@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import sys
 import typing
 from dataclasses import FrozenInstanceError, field
 from types import SimpleNamespace
@@ -212,7 +213,8 @@ def test_making_them_compiles_nothing_for_dataclasses(monkeypatch) -> None:
     assert len(compiled) == 1
 
 
-@pytest.mark.parametrize("by", [QUICK, STANDARD])
+# Since Python 3.13, dataclasses compare field by field, and not the tuples of their fields.
+@pytest.mark.parametrize("by", [QUICK] if sys.version_info >= (3, 13) else [QUICK, STANDARD])
 def test_a_single_field_equals_itself_whatever_it_is(by: Any) -> None:
     """Members of tuples are compared by identity first, so even what never equals itself does."""
 

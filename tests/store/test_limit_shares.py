@@ -381,6 +381,22 @@ def test_an_engine_wishes_for_no_more_than_can_be_read(others, wishes):
     assert len(draft.engines["a"].wants) == 2
 
 
+def test_an_engine_sleeps_until_its_next_look_or_renewal():
+    """A second while tasks wait for more than it has, and else until its entry is to be renewed."""
+    share = LimitShare("a", "host", Timing())
+    assert share.seconds_until_due(0.0) == float("inf")
+    share.on_seen(LimitState(), "", 0.0, 0.0)
+    share.expect(1, 2, 3)
+    assert share.seconds_until_due(0.25) == 0.75
+    draft = share.next_request(0.25, 0.25)
+    assert isinstance(draft, LimitState)
+    share.on_written(draft, "1", 0.25, 0.5)
+    assert share.seconds_until_due(0.75) == 0.75
+    share.expect(1, 2, 0)
+    assert share.seconds_until_due(0.75) == 9.75
+    assert share.seconds_until_due(11.0) == 0.0
+
+
 def test_an_engine_looks_whether_it_is_in_before_it_leaves():
     """The answer to its first request was lost, so only the object knows."""
     share = LimitShare("a", "host", Timing())
