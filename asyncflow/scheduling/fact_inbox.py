@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.scheduling.commands import Verdict
-from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.facts import Lost, Ran
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES
 from asyncflow.scheduling.gangs import Gang
 from asyncflow.workers.messages import Failed, Logged, Started, Succeeded
@@ -40,6 +40,7 @@ _SHORT_SECONDS: Final = 0.005  # the usual length of a task whose beginning may 
 _STORE_SECONDS: Final = 0.001  # what a worker does for it besides, at most as a rule
 _ENDS: Final = (Succeeded, Failed, Lost)
 _PLAIN: Final = frozenset((Started, Succeeded))
+_USUAL: Final = _PLAIN | {Ran}
 _FAILURES: Final = (Failed, Lost)  # a union in `isinstance` takes three times as long
 
 
@@ -74,14 +75,19 @@ class FactInbox:
         self._loop, self._now = loop, now
         self._on_added, self._on_run_failing = on_added, on_run_failing
         self._stop_tasks = stop_tasks
-        self.facts: deque[Fact | Gang] = deque()
+        self.facts: deque[Fact | Ran | Gang] = deque()
         """The facts that no batch has yet."""
+        self._in_ran = 0  # how many more facts there were if those about each task came alone
         self.output_bytes = 0
         """How much output there is among the facts."""
         self._due = 0.0
         """When the facts are to be written, by the loop's clock."""
         self._held, self._held_since = 0, 0
         """How many of the facts, the first ones, have waited for their ends, and since when."""
+
+    def __len__(self) -> int:
+        """How many facts there are; tasks that ran count as two each."""
+        return len(self.facts) + self._in_ran
 
     @property
     def is_due(self) -> bool:
@@ -95,9 +101,9 @@ class FactInbox:
 
     # --- what comes in ---
 
-    def add(self, *facts: Fact) -> None:
+    def add(self, *facts: Fact | Ran) -> None:
         """Add facts; the end of a gang's node is kept until its gang has ended."""
-        if not (self._recorder.streams or self._gangs) and _PLAIN.issuperset(map(type, facts)):
+        if not (self._recorder.streams or self._gangs) and _USUAL.issuperset(map(type, facts)):
             if type(facts[0]) is Started and not self.facts and self._may_wait(facts):
                 self.facts.extend(facts)
                 self._held, self._held_since = len(facts), self._now()
@@ -105,12 +111,19 @@ class FactInbox:
                 return
             self._due = 0.0
             self.facts.extend(facts)
+            self._in_ran += sum([2 * len(each.reports) - 1 for each in facts if type(each) is Ran])
             self._on_added()
             return
         for fact in facts:
-            self._add(fact)
+            if isinstance(fact, Ran):
+                self._recorder.on_started(fact.tasks, fact.pid, fact.node)
+                for begun, ended in fact.reports:
+                    self._add(begun)
+                    self._add(ended)
+            else:
+                self._add(fact)
 
-    def _may_wait(self, facts: Sequence[Fact]) -> bool:
+    def _may_wait(self, facts: Sequence[Fact | Ran]) -> bool:
         """Whether these only say that short tasks have begun; sets how long they wait."""
         seconds = 0.0
         for fact in facts:
@@ -197,8 +210,11 @@ class FactInbox:
                 self._recorder.record_plain(plain, batch)
                 number += len(plain)
                 continue
-            number += 1
             fact = facts.popleft()
+            if isinstance(fact, Ran):
+                number += self._collect_ran(fact, batch)
+                continue
+            number += 1
             if isinstance(fact, Gang):
                 self._collect_gang(fact, batch)
                 break
@@ -213,6 +229,13 @@ class FactInbox:
             if verdict is not None and self._ends_run(verdict):
                 break  # the plan must know that the run is ending before it judges the next failure
         self._recorder.settle(batch)
+
+    def _collect_ran(self, ran: Ran, batch: Batch) -> int:
+        """Move what was reported of tasks to a batch; return how many reports that are."""
+        self._recorder.record_ran(ran, batch)
+        count = 2 * len(ran.reports)
+        self._in_ran -= count - 1
+        return count
 
     def _take_plain(self, most: int) -> list[Started | Succeeded]:
         """Take facts away, as long as each says that an attempt has begun, or ended well."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from asyncflow._quick_classes import dataclass
+from asyncflow._quick_classes import NamedTuple, dataclass
 from asyncflow.workers.messages import (
     CardsChanged,
     Failed,
@@ -37,6 +37,25 @@ class Lost:
     """How long the attempt took, without the import of its flow."""
     traceback: str = ""
     """Where the task was when it was stopped."""
+
+
+class Ran(NamedTuple):
+    """Tasks that have begun and succeeded, and of which the run was told neither before.
+
+    One read of their worker has brought both reports: so it is with nearly all of a wide run.
+    """
+
+    pid: int
+    """The process in which they ran."""
+    node: str
+    """Its node."""
+    reports: list[tuple[Started, Succeeded]]
+    """What the worker has said of each."""
+
+    @property
+    def tasks(self) -> list[int]:
+        """Their ids."""
+        return [started.key.task for started, _ in self.reports]
 
 
 Fact = Started | Logged | Yielded | CardsChanged | Succeeded | Failed | Lost
@@ -115,7 +134,7 @@ class TaskSource(Protocol):
     def on_started(self, tasks: Iterable[int], pid: int, node: str) -> None:
         """Note that these tasks have begun in this process of this node."""
 
-    def tell(self, *facts: Fact) -> None:
+    def tell(self, *facts: Fact | Ran) -> None:
         """Add facts."""
 
     def abandon(self, error: AsyncflowError) -> None:

@@ -8,6 +8,7 @@ records.
 from __future__ import annotations
 
 import time
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -26,7 +27,7 @@ from asyncflow.events.types import (
 )
 from asyncflow.scheduling.commands import BeginItems
 from asyncflow.scheduling.facts import Lost
-from asyncflow.store.journal import PREFIX_BYTES, prefix
+from asyncflow.store.journal import PREFIX_BYTES, add_frames, prefix
 from asyncflow.workers.messages import (
     UNKNOWN_USAGE,
     CardsChanged,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event, Resolve
     from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
-    from asyncflow.scheduling.facts import Fact
+    from asyncflow.scheduling.facts import Fact, Ran
     from asyncflow.scheduling.item_streams import ItemStreams
     from asyncflow.store.run_index import RunIndex
     from asyncflow.values import Outcome
@@ -155,13 +156,8 @@ class Batch:
             self.events.append(self.last)
             self.news.append(self.last)
         self.last.values += recorded
-        frames, places, at = self.frames, self.places, self.at
-        for values in recorded:
-            record = pack_values(values)
-            places.append(at)
-            frames += prefix(record), record
-            at += PREFIX_BYTES + len(record)
-        self.at = at
+        *places, self.at = add_frames(self.frames, map(pack_values, recorded), self.at)
+        self.places += places
 
     def data(self) -> bytes:
         """The bytes for the journal."""
@@ -285,6 +281,36 @@ class Recorder:
             recorded.append((*head, attempt.pid, attempt.parents, attempt.node, fact.item))
         if recorded:
             batch.record(recorded, self._flow, self._run_id, self._resolve)
+
+    def record_ran(self, ran: Ran, batch: Batch) -> None:
+        """Do what `on_started` and `record_plain` do for these tasks.
+
+        If all come from packets, as nearly always, no `RunningAttempt` is made for them.
+        """
+        (pid, node, reports), attempts = ran, self._attempts
+        found = [attempts.get(started.key[1]) for started, _ in reports]
+        packets = [each for each in found if type(each) is BeginItems]
+        if self.streams or len(packets) < len(reports):
+            self.on_started(ran.tasks, pid, node)
+            self.record_plain(chain.from_iterable(reports), batch)
+            return
+        now = self._last_time = batch.microseconds
+        seq, expected = self.seq, self.expected
+        recorded: list[Sequence[Any]] = []
+        for (started, ended), packet in zip(reports, packets, strict=True):
+            (_, task, _), item = started
+            _, seconds, outcome, _, usage = ended
+            step, first, _, outer, index, _, _ = packet
+            path, seq = (*outer, index + task - first), seq + 2
+            before = expected.get(step, seconds)
+            expected[step] = before + _SMOOTHING * (seconds - before)
+            del attempts[task]
+            recorded.append((STARTED, seq - 1, now, step, task, 0, path, pid, (), node, item))
+            manifest, fanout, items, choice, cards = outcome
+            told = manifest, seconds, pid, fanout, items, 0, 0, choice, *usage, cards
+            recorded.append((SUCCEEDED, seq, now, step, task, 0, path, *told))
+        self.seq = seq
+        batch.record(recorded, self._flow, self._run_id, self._resolve)
 
     def settle(self, batch: Batch) -> None:
         """Have the index know all records of a batch."""

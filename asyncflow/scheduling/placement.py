@@ -215,6 +215,12 @@ class WorkerSlot:
         self.isolated = tasks[0].isolated
         self.used = True
 
+    def note_begun(self, run: int) -> None:
+        """It has begun a task of this run."""
+        self.has_begun = True
+        if run in self.opened:
+            self.known.add(run)
+
     def store(self, assigned: AssignedTask, size: int) -> None:
         """Its step has ended, so it no longer occupies the worker; its values are uploaded."""
         self._free(assigned)

@@ -8,8 +8,9 @@ the `ReportRouter`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
+from asyncflow.scheduling.facts import Ran
 from asyncflow.workers.messages import Started, Storing, Succeeded
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.task_assigner import TaskAssigner
     from asyncflow.workers.messages import ReportMessage
 
-_PLAIN: Final = frozenset((Started, Storing, Succeeded))
-_Plain = Started | Storing | Succeeded
+_TOGETHER: Final = 32  # tasks in one fact, at most: a batch takes facts while there is time
+_PLAIN: Final = (Succeeded, Started, Storing)  # a union in `isinstance` takes three times as long
 
 
 class PlainReports:
@@ -47,11 +48,11 @@ class PlainReports:
         if slot.isolated:
             return at
         source, told = None, _Told(slot, self._loop.time())
-        tasks, storing, imported = slot.tasks, slot.storing, slot.imported
-        number = at
-        maybe_plain = cast("Sequence[_Plain]", reports[at:] if at else reports)
-        for report in maybe_plain:
-            if type(report) not in _PLAIN:
+        tasks, storing = slot.tasks, slot.storing
+        number, count = at, len(reports)
+        while number < count:
+            report = reports[number]
+            if not isinstance(report, _PLAIN):
                 break
             assigned = tasks.get(report.key) or storing.get(report.key)
             if (
@@ -63,15 +64,15 @@ class PlainReports:
             ):
                 break
             if source is not assigned.source:
-                if source is not None or report.key.run not in imported:
+                if source is not None or report.key.run not in slot.imported:
                     break
                 source = assigned.source
-            if isinstance(report, Storing):  # the run is not told
-                if tasks.pop(report.key, None) is not None:
-                    storing[report.key], slot.storing_bytes = assigned, report.size
-                    told.storing.append(assigned)
-            else:
-                told.note(report, assigned)
+            if type(report) is not Storing:
+                number = told.note(reports, number, assigned)
+                continue
+            if slot.tasks.pop(report.key, None) is not None:  # the run is not told
+                storing[report.key], slot.storing_bytes = assigned, report.size
+                told.storing.append(assigned)
             number += 1
         if source is not None:
             self._tell(slot, source, told)
@@ -79,10 +80,9 @@ class PlainReports:
 
     def _tell(self, slot: WorkerSlot, source: TaskSource, told: _Told) -> None:
         slot.blocker = None
+        if told.facts:
+            slot.note_begun(source.number)
         if told.began:
-            slot.has_begun = True
-            if source.number in slot.opened:
-                slot.known.add(source.number)
             source.on_started(told.began, slot.worker.pid, slot.worker.node)
         if told.ended or told.storing:
             slot.on_ended([*told.ended, *told.storing])
@@ -95,20 +95,22 @@ class PlainReports:
                 self.made_room = True
         if told.ended or told.storing:
             self._on_free(slot)
-        if told.reports:
-            source.tell(*told.reports)
+        if told.facts:
+            source.tell(*told.facts)
 
 
 class _Told:
     """What some reports of a worker say about tasks of one run."""
 
-    __slots__ = ("_now", "_slot", "began", "ended", "reports", "stored", "storing")
+    __slots__ = ("_now", "_ran", "_slot", "began", "ended", "facts", "stored", "storing")
 
     def __init__(self, slot: WorkerSlot, now: float) -> None:
         self._slot, self._now = slot, now
-        self.reports: list[Started | Succeeded] = []
+        self.facts: list[Started | Succeeded | Ran] = []
         """What the run is told."""
+        self._ran: list[tuple[Started, Succeeded]] | None = None  # of the last fact, if it is such
         self.began: list[int] = []
+        """They have begun, and not ended."""
         self.ended: list[AssignedTask] = []
         """They have ended, and had nothing that was uploaded."""
         self.storing: list[AssignedTask] = []
@@ -116,15 +118,39 @@ class _Told:
         self.stored: list[AssignedTask] = []
         """They have ended, and their values were uploaded."""
 
-    def note(self, report: Started | Succeeded, assigned: AssignedTask) -> None:
-        """Note a report, and which list of the slot has its task; `_tell` does the rest."""
-        slot, key = self._slot, report.key
+    def note(self, reports: Sequence[ReportMessage], at: int, assigned: AssignedTask) -> int:
+        """Note the report at this place, and the next one if that ends the task that has begun.
+
+        Returns the place of the first that was left.
+        """
+        report = reports[at]
         if type(report) is Started:
+            ended = reports[at + 1] if at + 1 < len(reports) else None
+            if type(ended) is Succeeded and ended.key == report.key:
+                self._note_ran(report, ended, assigned)
+                return at + 2
             assigned.started, assigned.since = True, self._now
-            self.began.append(key.task)
-        elif slot.tasks.pop(key, None) is None:
-            del slot.storing[key]
-            self.stored.append(assigned)
-        else:
-            self.ended.append(assigned)
-        self.reports.append(report)
+            self.began.append(report.key.task)
+            self._add(report)
+        elif type(report) is Succeeded:
+            if self._slot.tasks.pop(report.key, None) is None:
+                del self._slot.storing[report.key]
+                self.stored.append(assigned)
+            else:
+                self.ended.append(assigned)
+            self._add(report)
+        return at + 1
+
+    def _add(self, report: Started | Succeeded) -> None:
+        self.facts.append(report)
+        self._ran = None
+
+    def _note_ran(self, begun: Started, ended: Succeeded, assigned: AssignedTask) -> None:
+        """A task has begun and ended."""
+        slot = self._slot
+        del slot.tasks[begun.key]
+        self.ended.append(assigned)
+        if self._ran is None or len(self._ran) >= _TOGETHER:
+            self._ran = []
+            self.facts.append(Ran(slot.worker.pid, slot.worker.node, self._ran))
+        self._ran.append((begun, ended))

@@ -181,11 +181,9 @@ class ReportRouter:
 
     def _on_started(self, slot: WorkerSlot, report: Started) -> None:
         slot.blocker = None
-        slot.has_begun = True
         self._dead_starts = 0
         run = report.key.run
-        if run in slot.opened:
-            slot.known.add(run)
+        slot.note_begun(run)
         assigned = slot.tasks.get(report.key)
         if assigned is not None:
             assigned.started = True

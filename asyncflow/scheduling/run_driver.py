@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from asyncflow.flow.graph import Graph
     from asyncflow.scheduling.commands import Command
     from asyncflow.scheduling.dispatcher import Dispatcher
-    from asyncflow.scheduling.facts import Fact
+    from asyncflow.scheduling.facts import Fact, Ran
     from asyncflow.scheduling.resume import OriginRun
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
@@ -215,7 +215,7 @@ class RunDriver:
         self.task = UncancellableTask(self.drive(), name=repr(self), ask=ask)
         self.task.add_done_callback(on_driven)
 
-    def tell(self, *facts: Fact) -> None:
+    def tell(self, *facts: Fact | Ran) -> None:
         """Add facts; they are journalled with the next batch, or with the end of their gang."""
         self._inbox.add(*facts)
 
@@ -265,7 +265,7 @@ class RunDriver:
     @property
     def congested(self) -> bool:
         """Whether so much waits for the journal that no further task should begin."""
-        return len(self._inbox.facts) > _CONGESTED_FACTS
+        return len(self._inbox) > _CONGESTED_FACTS
 
     @property
     def backlog_bytes(self) -> int:

@@ -44,7 +44,7 @@ from asyncflow.store.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from asyncflow.store.folders import Folder
 
@@ -87,6 +87,27 @@ def prefix(payload: bytes) -> bytes:
     if seed is None:
         seed = _seed(size)
     return _pack_prefix(size, crc32(payload, seed))
+
+
+def add_frames(frames: list[bytes], records: Iterable[bytes], at: int) -> list[int]:
+    """Add to `frames` what `prefix` says of each of these records, and the record.
+
+    Returns the offset of each, if the first one's is `at`, and that of what follows.
+
+    Raises:
+        JournalError: One is longer than a record may be.
+    """
+    places, seeds, checksum, pack = [at], _seeds, crc32, _pack_prefix
+    for record in records:
+        size = len(record)
+        seed = seeds.get(size)
+        if seed is None:
+            frames += prefix(record), record
+        else:
+            frames += pack(size, checksum(record, seed)), record
+        at += PREFIX_BYTES + size
+        places.append(at)
+    return places
 
 
 def _seed(size: int) -> int:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from asyncflow.events import Event, RunStarted, TaskEvent
+from asyncflow.events import Event, RunStarted, TaskEvent, TaskStarted
 from asyncflow.events.selection import EventFilter
 from asyncflow.events.types import to_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.scheduling.commands import RetryTask, Verdict
 from asyncflow.scheduling.fact_inbox import FactInbox
-from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.facts import Lost, Ran
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES, Batch, Recorder
 from asyncflow.scheduling.gangs import Gangs
 from asyncflow.scheduling.item_streams import ItemStreams
@@ -51,7 +51,7 @@ class Clock:
 class Mail:
     """A run whose tasks all run, its inbox, and what that has asked for."""
 
-    def __init__(self, width, options=None, *, parallel=False):
+    def __init__(self, width, options=None, *, parallel=False, packets=False):
         over: dict[str, Any] = {"num_parallel": "n"} if parallel else {"foreach": "items"}
         options = {"parallel": True, **(options or {})} if parallel else options or {}
         graph = Graph(
@@ -85,7 +85,7 @@ class Mail:
         (start,) = self._take()
         self.inbox.add(Succeeded(start, 0.1, Outcome(fanout=width), (0, 0)))
         self.publish(self.collect())
-        self.keys = self._take(width)
+        self.keys = self._take_packet(width) if packets else self._take(width)
         self.added = 0
 
     def _on_added(self):
@@ -107,6 +107,12 @@ class Mail:
                 for key in keys:
                     self.gangs.begin_stand_in(key)
         return keys
+
+    def _take_packet(self, most):
+        items = self.plan.take_items(most)
+        assert items is not None
+        self.recorder.open_items(items)
+        return [AttemptKey(1, items.first + at, 0) for at in range(items.number)]
 
     def batch(self):
         """One without records."""
@@ -146,6 +152,11 @@ def succeeded(key):
     return Succeeded(key, 0.1, Outcome(), (0, 0))
 
 
+def ran(keys):
+    """Tasks have begun and succeeded."""
+    return Ran(41, "", [(Started(key), succeeded(key)) for key in keys])
+
+
 def lost(key):
     """The worker is gone."""
     return Lost(key, "WorkerDied", "it was killed", may_retry=True)
@@ -161,6 +172,28 @@ def test_a_batch_has_so_many_facts_at_most_and_few_if_there_is_no_time():
     assert len(kinds(mail.collect())) == 256
     assert len(kinds(mail.collect())) == 80
     assert not mail.inbox.facts
+
+
+def test_tasks_that_ran_count_as_two_facts_each():
+    """So a run that lags behind is noticed, and a batch is full as soon as with single facts."""
+    mail = Mail(400)
+    for at in range(0, 400, 20):
+        mail.inbox.add(ran(mail.keys[at : at + 20]))
+    assert (mail.added, len(mail.inbox)) == (20, 800)
+    assert len(kinds(mail.collect(has_time=lambda: False))) == 80
+    assert len(kinds(mail.collect())) == 280
+    assert len(mail.inbox) == 440
+
+
+def test_nodes_of_a_gang_that_ran_come_in_as_a_gang():
+    """Their ends are together, as if the reports had come one by one."""
+    mail = Mail(2, parallel=True)
+    mail.inbox.add(ran(mail.keys))
+    batch = mail.collect()
+    begun, ended = ("TaskStarted", "TaskSucceeded")
+    assert kinds(batch) == [(begun, 2), (begun, 3), (ended, 2), (ended, 3)]
+    started = EventFilter[TaskStarted]().pick(batch.events)[:2]
+    assert [event.pid for event in started] == [41, 41]
 
 
 def test_the_start_of_a_short_task_waits_for_its_end():
@@ -277,15 +310,15 @@ def test_a_start_does_not_wait_once_there_is_something_else(further):
 def test_what_facts_of_short_tasks_cost():
     """From the inbox to the records, the index and the plan, without a call for each step.
 
-    For each task, its start and its end, it was 115 calls, and then 51.
+    For each task, its start and its end, it was 115 calls, then 51, and now 23.
     """
-    mail = Mail(100)
-    facts = [fact for key in mail.keys for fact in (Started(key), succeeded(key))]
+    mail = Mail(100, packets=True)
+    facts = [ran(mail.keys[at : at + 20]) for at in range(0, 100, 20)]
     with counted_calls() as calls:
         mail.inbox.add(*facts)
         mail.publish(mail.collect())
     assert not mail.inbox.facts
-    assert calls[0] / 100 < 75
+    assert calls[0] / 100 < 30
 
 
 def test_output_that_waits_is_counted_and_fills_a_batch():

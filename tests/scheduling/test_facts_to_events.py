@@ -11,15 +11,15 @@ from asyncflow.events.selection import EventFilter
 from asyncflow.events.types import STOPPED, Event, RunStarted, from_microseconds
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
-from asyncflow.scheduling.commands import BeginTask, CloneTask, RetryTask, Verdict
-from asyncflow.scheduling.facts import Lost
+from asyncflow.scheduling.commands import BeginItems, BeginTask, CloneTask, RetryTask, Verdict
+from asyncflow.scheduling.facts import Lost, Ran
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
 from asyncflow.scheduling.item_streams import ItemStreams
 from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
 from asyncflow.store.run_index import RunIndex
 from asyncflow.store.task_table import TaskState
 from asyncflow.values import Outcome, Status
-from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, Succeeded
+from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, Succeeded, Usage
 
 NOW = 1_795_472_682_985_927
 GRAPH = Graph(
@@ -144,6 +144,47 @@ def test_a_journal_is_replayed_to_the_index_that_its_engine_has(tasks, data):
             if not following:
                 break
     life.check()
+
+
+GROUPS = st.lists(st.tuples(st.booleans(), st.integers(1, 4)), min_size=1, max_size=4)
+
+
+def opened(recorder: Recorder, groups: list[tuple[bool, int]]) -> list[tuple[Started, Succeeded]]:
+    """Open tasks, some of them in packets, and return what their worker reports."""
+    reports: list[tuple[Started, Succeeded]] = []
+    for in_packet, number in groups:
+        first = len(reports) + 2
+        tasks = range(first, first + number)
+        if in_packet:
+            recorder.open_items(BeginItems("work", first, number, (), first - 2, (1,), 1))
+        for task in tasks:
+            if not in_packet:
+                recorder.open(BeginTask("work", task, 0, (task - 2,), (1,), (1,), None))
+            key, used = AttemptKey(1, task, 0), Usage(task / 8, task << 20)
+            ended = Succeeded(key, task / 4, Outcome(cards=b"\x80"), (0, 0), used)
+            reports.append((Started(key, f"item {task}"), ended))
+    return reports
+
+
+@given(GROUPS)
+def test_tasks_that_ran_are_recorded_as_if_each_report_was_told(groups):
+    """Byte for byte, whether they come from packets, and with all that the recorder knows."""
+    together, single = Life(), Life()
+    reports, batch = opened(together.recorder, groups), Batch(together.size, NOW)
+    together.recorder.record_ran(Ran(41, "here", reports), batch)
+    told = opened(single.recorder, groups)
+    single.recorder.on_started([started.key.task for started, _ in told], 41, "here")
+    expected = Batch(single.size, NOW)
+    for pair in told:
+        for report in pair:
+            single.recorder.record(report, expected, verdict=None)
+    assert batch.frames == expected.frames
+    for life, written in ((together, batch), (single, expected)):
+        life.write(written)
+        life.check()
+        assert len(life.recorder) == 0
+    assert together.recorder.expected == single.recorder.expected
+    assert together.recorder.seq == single.recorder.seq
 
 
 def test_the_index_tells_of_each_task_how_it_stands():
