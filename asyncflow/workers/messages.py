@@ -483,20 +483,6 @@ new_storing: Final = partial(tuple.__new__, Storing)
 _new_to_store: Final = partial(tuple.__new__, ToStore)
 
 
-def _started(key: Sequence[int], item: str) -> Started:
-    return new_started((_new_key(key), item))
-
-
-def _succeeded(
-    key: Sequence[int],
-    seconds: float,
-    outcome: Sequence[Any],
-    spooled: Sequence[int],
-    usage: Sequence[Any],
-) -> Succeeded:
-    return new_succeeded((_new_key(key), seconds, _new_outcome(outcome), spooled, new_usage(usage)))
-
-
 def _to_store(key: Sequence[int], *values: Any) -> ToStore:
     return _new_to_store((_new_key(key), *values))
 
@@ -522,8 +508,6 @@ def _of_attempt(kind: Callable[..., Message]) -> Callable[..., Message]:
 
 _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     **_REPORTS,
-    Report.STARTED: _started,
-    Report.SUCCEEDED: _succeeded,
     Report.TO_STORE: _to_store,
     Report.FAILED: _failed,
     Report.LOGGED: _of_attempt(Logged),
@@ -552,6 +536,7 @@ _ORDER_READERS: Final[dict[int, Callable[..., OrderMessage]]] = {
 _pack_order: Final[Callable[..., Any]] = msgpack.Packer(unicode_errors="surrogateescape").pack
 _pack_report: Final[Callable[..., Any]] = msgpack.Packer().pack
 _WROTE: Final = int(Report.WROTE)
+_STARTED: Final = int(Report.STARTED)
 _SUCCEEDED: Final = int(Report.SUCCEEDED)
 _TO_STORE: Final = int(Report.TO_STORE)
 
@@ -595,4 +580,16 @@ class ReportStream:
     def feed(self, data: bytes) -> list[ReportMessage]:
         """The reports that are complete with these bytes."""
         self._unpacker.feed(data)
-        return [_READERS[kind](*values) for kind, *values in self._unpacker]
+        reports: list[ReportMessage] = []
+        for message in self._unpacker:  # the usual ones here, which saves a call for each
+            if message[0] == _SUCCEEDED:
+                _, key, seconds, outcome, spooled, usage = message
+                head = _new_key(key), seconds, _new_outcome(outcome)
+                reports.append(new_succeeded((*head, spooled, new_usage(usage))))
+            elif message[0] == _STARTED:
+                _, key, item = message
+                reports.append(new_started((_new_key(key), item)))
+            else:
+                kind, *values = message
+                reports.append(_READERS[kind](*values))
+        return reports
