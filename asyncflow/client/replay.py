@@ -22,7 +22,8 @@ from asyncflow.events.records import (
     time_of,
 )
 from asyncflow.events.types import to_microseconds
-from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
+from asyncflow.store.frames import PREFIX_BYTES
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.run_index import RunIndex
 from asyncflow.store.run_times import AttemptTable, attempt_state, inner_index
 from asyncflow.store.task_table import ENTRY_BYTES, MAX_ATTEMPT, most_table_bytes

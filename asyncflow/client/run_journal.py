@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
     from asyncflow.events.types import Event
     from asyncflow.flow.graph import Graph
+    from asyncflow.store.frames import RecordBatch
     from asyncflow.store.interface import OpenJournal, StoredRun
-    from asyncflow.store.journal import RecordBatch
     from asyncflow.values import Manifest
 
 EndOfTask = TaskSucceeded | TaskFailed | TaskCloned

@@ -26,7 +26,7 @@ from asyncflow.events.types import (
 )
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactWriter
-from asyncflow.store.journal import frame
+from asyncflow.store.frames import frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,7 +29,7 @@ from asyncflow.flow.signature import signature_of
 from asyncflow.flow.step_options import options_of
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.store.artifacts import ArtifactWriter
-from asyncflow.store.journal import frame
+from asyncflow.store.frames import frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ from asyncflow.page.answers import to_bytes
 from asyncflow.page.event_list import event_data, is_of
 from asyncflow.page.event_texts import EventTexts
 from asyncflow.page.journal_marks import marks_of
-from asyncflow.store.journal import PREFIX_BYTES
+from asyncflow.store.frames import PREFIX_BYTES
 from asyncflow.values import Status
 
 if TYPE_CHECKING:

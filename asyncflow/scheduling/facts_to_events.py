@@ -27,7 +27,7 @@ from asyncflow.events.types import (
 )
 from asyncflow.scheduling.commands import BeginItems
 from asyncflow.scheduling.facts import Lost
-from asyncflow.store.journal import PREFIX_BYTES, add_frames, prefix
+from asyncflow.store.frames import PREFIX_BYTES, add_frames, prefix
 from asyncflow.workers.messages import (
     UNKNOWN_USAGE,
     CardsChanged,

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow.errors import JournalError
+    from asyncflow.store.frames import RecordBatch
     from asyncflow.store.incoming_interface import IncomingRun
-    from asyncflow.store.journal import RecordBatch
     from asyncflow.store.layout import Listing
     from asyncflow.store.limit_interface import LimitStore
     from asyncflow.store.value_interface import Tell, ValueSink, ValueSource, ValueUploader
@@ -58,7 +58,7 @@ class JournalAppender(Protocol):
         """The offset of the next record."""
 
     def write(self, frames: bytes, /) -> None:
-        """Append whole frames, see `asyncflow.store.journal.frame`: all of them or none.
+        """Append whole frames, see `asyncflow.store.frames.frame`: all of them or none.
 
         When this returns, they survive a crash of this process, and, in a durable journal, a power
         cut.

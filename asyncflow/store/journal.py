@@ -23,13 +23,11 @@ import errno
 import fcntl
 import os
 import re
-import struct
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from zlib import crc32
 
-from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import keep_from_children, no_forks
 from asyncflow._support.guarded_descriptor import Descriptor
@@ -42,11 +40,20 @@ from asyncflow.store.files import (
     sync_file,
     sync_folder,
 )
+from asyncflow.store.frames import (
+    MAX_RECORD_BYTES,
+    PREFIX,
+    PREFIX_BYTES,
+    frame_size,
+    payload_at,
+    whole_records,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from asyncflow.store.folders import Folder
+    from asyncflow.store.frames import RecordBatch
 
 HEADER: Final = b"ASYNCFLOW JOURNAL 2\n"
 _FIRST_HEADER: Final = b"ASYNCFLOW JOURNAL 1\n"
@@ -54,77 +61,14 @@ FIRST_RECORD: Final = len(HEADER)
 """The offset of a journal's first record."""
 _FORMAT: Final = 2
 _ANY_HEADER: Final = re.compile(rb"ASYNCFLOW JOURNAL (\d+)\n?")
-_PREFIX: Final = struct.Struct("<II")
-_pack_prefix: Final = _PREFIX.pack
-PREFIX_BYTES: Final = _PREFIX.size
 _AHEAD_BYTES: Final = 1 << 15  # some eighty records of a wide join's inputs
 _READ_BYTES: Final = 1 << 18  # one read brings some thousand records and costs far below 1 ms
-MAX_RECORD_BYTES: Final = 1 << 30  # a longer length can only be damage
 _MAX_OFFSET: Final = 1 << 62  # a larger one can only be damage, and some systems refuse it
 _SEARCH_BYTES: Final = 1 << 20  # one step of the search for a good record behind a bad one
 _SECTOR_BYTES: Final = 512  # a disk writes a sector whole or not at all
 _SHORT_RECORD: Final = re.compile(rb"(?s)(?=(?!\x00\x00)..\x00\x00....)")
 """Where a record below 64 KiB may begin, as nearly every record is. None is empty."""
 _SHORT_BYTES: Final = (1 << 16) + PREFIX_BYTES
-
-
-_MOST_SEEDS: Final = 4096  # nearly all records are shorter
-_seeds: Final[dict[int, int]] = {}
-"""For each of these lengths that was met: the checksum of its four bytes."""
-
-
-def prefix(payload: bytes) -> bytes:
-    """The payload's length and checksum, which stand before it in the journal.
-
-    Raises:
-        JournalError: It is longer than a record may be.
-    """
-    size = len(payload)
-    if size > MAX_RECORD_BYTES:
-        message = f"an event of {size} bytes is too large for the journal"
-        raise JournalError(message)
-    seed = _seeds.get(size)
-    if seed is None:
-        seed = _seed(size)
-    return _pack_prefix(size, crc32(payload, seed))
-
-
-def add_frames(frames: list[bytes], records: Iterable[bytes], at: int) -> list[int]:
-    """Add to `frames` what `prefix` says of each of these records, and the record.
-
-    Returns the offset of each, if the first one's is `at`, and that of what follows.
-
-    Raises:
-        JournalError: One is longer than a record may be.
-    """
-    places, seeds, checksum, pack = [at], _seeds, crc32, _pack_prefix
-    for record in records:
-        size = len(record)
-        seed = seeds.get(size)
-        if seed is None:
-            frames += prefix(record), record
-        else:
-            frames += pack(size, checksum(record, seed)), record
-        at += PREFIX_BYTES + size
-        places.append(at)
-    return places
-
-
-def _seed(size: int) -> int:
-    """The checksum of the four bytes of this length; kept, if many records may have it."""
-    seed = crc32(size.to_bytes(4, "little"))
-    if size < _MOST_SEEDS:
-        _seeds[size] = seed
-    return seed
-
-
-def frame(payload: bytes) -> bytes:
-    """The payload with its length and checksum in front, as the journal stores it.
-
-    Raises:
-        JournalError: It is longer than a record may be.
-    """
-    return prefix(payload) + payload
 
 
 class JournalWriter:
@@ -288,16 +232,6 @@ def _is_locked(path: str | Path) -> bool:
     return False
 
 
-class RecordBatch(NamedTuple):
-    """Records that follow each other."""
-
-    places: list[int]
-    """The offset of each."""
-    payloads: list[bytes]
-    after: int
-    """Where the next record begins."""
-
-
 class RecordReader(ABC):
     """Reads the records of a journal, wherever its bytes are.
 
@@ -349,19 +283,19 @@ class RecordReader(ABC):
             if not start <= offset < start + len(ahead):
                 ahead = self._pread(min(_AHEAD_BYTES, final - offset), offset)
                 start, self._ahead = offset, (offset, ahead)
-            payload = _payload(ahead, offset - start)
+            payload = payload_at(ahead, offset - start)
             if payload is not None:
                 return payload
         # Nearly every record fits into one read of a page.
         data = self._pread(4096, offset)
-        payload = _payload(data, 0)
+        payload = payload_at(data, 0)
         if payload is None and len(data) >= PREFIX_BYTES:
-            length, _ = _PREFIX.unpack_from(data)
+            length, _ = PREFIX.unpack_from(data)
             if PREFIX_BYTES + length <= _READ_BYTES:
                 data = self._pread(PREFIX_BYTES + length, offset)
             else:
                 data, _ = self._read_long(offset, data)
-            payload = _payload(data, 0)
+            payload = payload_at(data, 0)
         if payload is None:
             message = f"{self.path} is damaged: no whole record at byte {offset}"
             raise JournalError(message)
@@ -391,10 +325,10 @@ class RecordReader(ABC):
         at = max(offset, len(HEADER))
         buffer, start = b"", at
         while True:
-            payload = _payload(buffer, at - start)
+            payload = payload_at(buffer, at - start)
             if payload is None:
                 (buffer, cut_at), start = self._read_record(at), at
-                payload = _payload(buffer, 0)
+                payload = payload_at(buffer, 0)
             if payload is None:
                 self._refuse_damage(at, self.size() if cut_at is None else cut_at)
                 return
@@ -411,7 +345,7 @@ class RecordReader(ABC):
         at = max(offset, len(HEADER))
         while True:
             data, cut_at = self._read_record(at)
-            batch = _batch(data, at)
+            batch = whole_records(data, at)
             if not batch.payloads:
                 self._refuse_damage(at, self.size() if cut_at is None else cut_at)
                 return
@@ -425,7 +359,7 @@ class RecordReader(ABC):
         adds meanwhile must count as one behind a bad one.
         """
         data = self._pread(_READ_BYTES, at)
-        size = _frame_size(data)
+        size = frame_size(data)
         if len(data) == _READ_BYTES and _READ_BYTES < size <= PREFIX_BYTES + MAX_RECORD_BYTES:
             data, seen = self._read_long(at, data)
         else:
@@ -441,7 +375,7 @@ class RecordReader(ABC):
         """
         length: int
         checksum: int
-        length, checksum = _PREFIX.unpack_from(begin)
+        length, checksum = PREFIX.unpack_from(begin)
         if length > MAX_RECORD_BYTES:
             return b"", len(begin)
         found, seen = self._checksum(at + PREFIX_BYTES, length, crc32(begin[:4]))
@@ -480,7 +414,7 @@ class RecordReader(ABC):
             data = self._pread(wanted, position)
             if data.count(0) < len(data):  # a hole has none, and can be large
                 for match in _SHORT_RECORD.finditer(data, 0, _SEARCH_BYTES + PREFIX_BYTES):
-                    if _payload(data, match.start()):
+                    if payload_at(data, match.start()):
                         return position + match.start()
             position += _SEARCH_BYTES
         return None
@@ -500,7 +434,7 @@ class RecordReader(ABC):
             return True
         length: int
         checksum: int
-        length, checksum = _PREFIX.unpack(self._pread(PREFIX_BYTES, at))
+        length, checksum = PREFIX.unpack(self._pread(PREFIX_BYTES, at))
         rest = size - at - PREFIX_BYTES
         if length <= rest or length > MAX_RECORD_BYTES:
             return False
@@ -573,43 +507,3 @@ def later_format(path: Path) -> int:
     finally:
         os.close(descriptor)
     return int(found[1]) if found is not None and int(found[1]) > _FORMAT else 0
-
-
-def _frame_size(data: bytes) -> int:
-    """How long the frame at the beginning of `data` is; that of a prefix, if even that is cut."""
-    length: int
-    if len(data) < PREFIX_BYTES:
-        return PREFIX_BYTES
-    length, _ = _PREFIX.unpack_from(data)
-    return PREFIX_BYTES + length
-
-
-def _payload(data: bytes, offset: int) -> bytes | None:
-    """The payload of the frame at `offset` of `data`; None if it is not whole and right."""
-    begin = offset + PREFIX_BYTES
-    if len(data) < begin:
-        return None
-    length, checksum = _PREFIX.unpack_from(data, offset)
-    payload = data[begin : begin + length]
-    if len(payload) < length or crc32(payload, crc32(data[offset : offset + 4])) != checksum:
-        return None
-    return payload
-
-
-def _batch(data: bytes, at: int) -> RecordBatch:
-    """The whole and right records with which `data` begins; that is what lies at `at`."""
-    places: list[int] = []
-    payloads: list[bytes] = []
-    begin, size, unpack_from = 0, len(data), _PREFIX.unpack_from
-    while (start := begin + PREFIX_BYTES) <= size:
-        length, checksum = unpack_from(data, begin)
-        payload = data[start : start + length]
-        seed = _seeds.get(length)
-        if seed is None:
-            seed = _seed(length)
-        if len(payload) < length or crc32(payload, seed) != checksum:
-            break
-        places.append(at + begin)
-        payloads.append(payload)
-        begin = start + length
-    return RecordBatch(places, payloads, at + begin)

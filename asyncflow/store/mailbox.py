@@ -24,7 +24,7 @@ from asyncflow._support.user_name import user_name
 from asyncflow.errors import RecordError, StoreError
 from asyncflow.events.field_types import is_plain
 from asyncflow.events.manifests import unpack
-from asyncflow.store.journal import PREFIX_BYTES, frame
+from asyncflow.store.frames import PREFIX_BYTES, frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,7 +29,7 @@ from asyncflow.events.manifests import (
 )
 from asyncflow.events.records import unpack_result
 from asyncflow.store.files import reason_of
-from asyncflow.store.journal import PREFIX_BYTES
+from asyncflow.store.frames import PREFIX_BYTES
 from asyncflow.values import ArtifactRef, Place
 
 if TYPE_CHECKING:

@@ -44,7 +44,8 @@ from asyncflow.events.records import (
     time_of,
     was_stopped,
 )
-from asyncflow.store.journal import FIRST_RECORD, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.run_times import AttemptState, AttemptTable, inner_index
 from asyncflow.store.task_table import (
     ENTRY_BYTES,

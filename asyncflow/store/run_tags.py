@@ -19,7 +19,7 @@ import msgpack
 from asyncflow.errors import RecordError, StoreError
 from asyncflow.events.field_types import is_plain
 from asyncflow.events.manifests import unpack
-from asyncflow.store.journal import PREFIX_BYTES, frame
+from asyncflow.store.frames import PREFIX_BYTES, frame
 from asyncflow.values import tags_from
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from asyncflow.errors import RecordError
 from asyncflow.events.field_types import INT, LIST, check_types
 from asyncflow.events.manifests import unpack
 from asyncflow.events.records import FAILED, MAX_TASK, SUCCEEDED, is_caught, was_stopped
-from asyncflow.store.journal import PREFIX_BYTES, frame
+from asyncflow.store.frames import PREFIX_BYTES, frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

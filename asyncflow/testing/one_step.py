@@ -23,7 +23,8 @@ from asyncflow.flow.log_records import tasks_named_in_records
 from asyncflow.flow.node import Fanout
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactWriter
-from asyncflow.store.journal import FIRST_RECORD, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.testing.live_mocks import mocks_by_reference
 from asyncflow.testing.scratch_store import scratch_store
 from asyncflow.values import RunOptions

@@ -27,7 +27,8 @@ from asyncflow.events import RunStarted, RunSucceeded, TaskLogged, TaskSucceeded
 from asyncflow.flow.current import TaskContext, enter_task
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
-from asyncflow.store.journal import frame, is_being_written
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import is_being_written
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import write_summary
 from asyncflow.store.task_table import ENTRY_BYTES, TaskEntry, TaskState, TaskTable

@@ -42,7 +42,8 @@ from asyncflow.events.types import (
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.store import run_times
-from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
+from asyncflow.store.frames import PREFIX_BYTES
+from asyncflow.store.journal import FIRST_RECORD
 
 NOW = 1_795_472_682_985_927
 GRAPH = Graph(

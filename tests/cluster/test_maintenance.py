@@ -208,7 +208,7 @@ def test_a_run_that_was_left_behind_is_sealed_and_a_young_one_is_not(
     run = store.make_run("F")
     writer = run.begin_journal()
     with Run("F/100", store=store.location)._record.stored.open_journal() as journal:
-        from asyncflow.store.journal import frame
+        from asyncflow.store.frames import frame
 
         writer.write(frame(journal.read_one(20)))
     writer.deliver()

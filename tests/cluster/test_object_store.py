@@ -25,8 +25,9 @@ from asyncflow.errors import (
 )
 from asyncflow.events import RunFailed, TaskSucceeded
 from asyncflow.store import open_store
+from asyncflow.store.frames import frame
 from asyncflow.store.interface import Sent
-from asyncflow.store.journal import FIRST_RECORD, frame
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.store.object_store.objects import Objects
 from asyncflow.store.object_store.piece_file import PieceFile, append_piece, seal

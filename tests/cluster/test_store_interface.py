@@ -8,7 +8,7 @@ import pytest
 
 from asyncflow.errors import StoreError
 from asyncflow.store import open_store
-from asyncflow.store.journal import frame
+from asyncflow.store.frames import frame
 from tests.store import test_interface as promised
 
 pytestmark = pytest.mark.cluster

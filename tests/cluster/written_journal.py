@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncflow._support import commit_points
 from asyncflow.store import open_store
-from asyncflow.store.journal import frame
+from asyncflow.store.frames import frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,6 +19,7 @@ from asyncflow.errors import SettingsError
 from asyncflow.events.records import REFERRING, code_of, fields_of, references_of
 from asyncflow.store import journal as journal_module
 from asyncflow.store.blobs import BlobStore
+from asyncflow.store.frames import frame
 from asyncflow.store.journal import JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.values import Place
@@ -73,7 +74,7 @@ def test_a_durable_journal_is_synced_with_each_write(tmp_path, synced):
     """When `write` returns, the record is on the disk itself."""
     writer = begin_journal(tmp_path / "journal", durable=True)
     for count in range(2, 4):
-        writer.write(journal_module.frame(b"x"))
+        writer.write(frame(b"x"))
         assert synced.count(str(tmp_path / "journal")) == count - 1
     writer.close()
 

@@ -41,7 +41,8 @@ from asyncflow.events.selection import EventFilter, OutputChunk, RecordedEvents
 from asyncflow.events.types import to_microseconds
 from asyncflow.scheduling.facts_to_events import OUTPUT_BYTES
 from asyncflow.store.event_reader import EventReader
-from asyncflow.store.journal import HEADER, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import HEADER
 from asyncflow.store.local_store import LocalRun
 from tests.support.output_records import pack_logged
 

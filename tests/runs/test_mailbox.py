@@ -16,7 +16,7 @@ from asyncflow import Flow, FlowSpec, Run, step
 from asyncflow.errors import RecordError, RunCancelledError, RunNotActiveError, StoreError
 from asyncflow.events import RunCancelled
 from asyncflow.store import mailbox, open_store
-from asyncflow.store.journal import frame
+from asyncflow.store.frames import frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance import verify
 from asyncflow.values import Status

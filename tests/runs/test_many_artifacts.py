@@ -17,7 +17,8 @@ from asyncflow.errors import AsyncflowError, JournalError, RunFailedError
 from asyncflow.events.manifests import is_whole, unpack_told
 from asyncflow.events.records import code_of, fields_of, manifest_in
 from asyncflow.scheduling import take_over
-from asyncflow.store.journal import HEADER, JournalReader, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.collect import collect
 from asyncflow.store.maintenance.remove import remove

@@ -21,7 +21,8 @@ from asyncflow import Engine, Flow, FlowSpec, Parameter, Run, current, events, r
 from asyncflow.errors import ParameterError, ResumeError, RunFailedError
 from asyncflow.events.packing import pack_event
 from asyncflow.scheduling.resume_preview import preview_resume
-from asyncflow.store.journal import HEADER, JournalReader, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.remove import remove
 from asyncflow.values import Status

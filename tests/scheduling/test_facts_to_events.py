@@ -15,7 +15,8 @@ from asyncflow.scheduling.commands import BeginItems, BeginTask, CloneTask, Retr
 from asyncflow.scheduling.facts import Lost, Ran
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
 from asyncflow.scheduling.item_streams import ItemStreams
-from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
+from asyncflow.store.frames import PREFIX_BYTES, frame
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.run_index import RunIndex
 from asyncflow.store.task_table import TaskState
 from asyncflow.values import Outcome, Status

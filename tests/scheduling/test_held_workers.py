@@ -21,7 +21,8 @@ from asyncflow.scheduling.dispatcher import Dispatcher
 from asyncflow.scheduling.run_driver import RunDriver
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.scheduling.run_services import RunServices
-from asyncflow.store.journal import HEADER, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import HEADER
 from asyncflow.store.local_store import LocalStore
 from asyncflow.testing import Act, FakeClockLoop, InlineExecutor, SimulatedExecutor
 from asyncflow.values import Status

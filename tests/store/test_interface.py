@@ -14,7 +14,8 @@ import pytest
 from asyncflow.errors import JournalError, NotFoundError, StoreError
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
-from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES, frame
+from asyncflow.store.frames import PREFIX_BYTES, frame
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.values import ArtifactRef, Place
 
 

@@ -18,13 +18,8 @@ from hypothesis import strategies as st
 
 from asyncflow.errors import JournalError
 from asyncflow.store import journal
-from asyncflow.store.journal import (
-    HEADER,
-    PREFIX_BYTES,
-    JournalReader,
-    frame,
-    is_being_written,
-)
+from asyncflow.store.frames import PREFIX_BYTES, frame
+from asyncflow.store.journal import HEADER, JournalReader, is_being_written
 from tests.support.store_files import begin_journal
 
 if TYPE_CHECKING:

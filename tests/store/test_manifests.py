@@ -20,7 +20,7 @@ from asyncflow.events.manifests import (
 )
 from asyncflow.events.packing import pack_event, unpack_events
 from asyncflow.events.types import TaskFailed, TaskSucceeded, from_microseconds
-from asyncflow.store.journal import PREFIX_BYTES
+from asyncflow.store.frames import PREFIX_BYTES
 from asyncflow.store.manifests import (
     FEW_NAMES,
     MOST_BASES,

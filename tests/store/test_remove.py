@@ -19,7 +19,7 @@ from asyncflow._support import commit_points
 from asyncflow.errors import JournalError, NotFoundError, RemoveError, ResumeError, RunFailedError
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
-from asyncflow.store.journal import frame
+from asyncflow.store.frames import frame
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.collect import Amount, collect
 from asyncflow.store.maintenance.remove import choose, remove

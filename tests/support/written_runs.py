@@ -21,7 +21,8 @@ from asyncflow.events.manifests import pack_manifest
 from asyncflow.events.output_lines import count_pieces
 from asyncflow.events.packing import pack_event
 from asyncflow.events.types import from_microseconds, to_microseconds
-from asyncflow.store.journal import HEADER, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import HEADER
 from asyncflow.store.layout import Layout
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import Summary, write_summary

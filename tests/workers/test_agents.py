@@ -12,7 +12,8 @@ import pytest
 from asyncflow import Engine, FlowSpec, step
 from asyncflow.errors import JournalError
 from asyncflow.scheduling import task_orders
-from asyncflow.store.journal import HEADER, JournalReader, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.testing import Loopback
 from asyncflow.workers.cluster.agent_thread import AgentThread
 from asyncflow.workers.cluster.batches import Inbox, Outbox, pack_message

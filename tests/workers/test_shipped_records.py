@@ -7,7 +7,8 @@ import pytest
 from asyncflow import Engine, FlowSpec, step
 from asyncflow.errors import JournalError
 from asyncflow.events.records import SUCCEEDED, fields_of
-from asyncflow.store.journal import PREFIX_BYTES, JournalReader
+from asyncflow.store.frames import PREFIX_BYTES
+from asyncflow.store.journal import JournalReader
 from asyncflow.workers.cluster.shipped_records import KnownParts, RunRecords
 from asyncflow.workers.messages import Opening
 

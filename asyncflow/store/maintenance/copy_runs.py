@@ -43,7 +43,8 @@ from asyncflow.events.records import (
     origin_of,
     references_of,
 )
-from asyncflow.store.journal import FIRST_RECORD, HEADER, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import FIRST_RECORD, HEADER
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.reachable import exclusive
 from asyncflow.store.run_index import SUMMARY, Summary

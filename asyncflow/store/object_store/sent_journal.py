@@ -27,7 +27,8 @@ from asyncflow.store.object_store.pieces import MOST_BYTES, WRITER_BYTES, Piece,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from asyncflow.store.journal import JournalWriter, RecordBatch
+    from asyncflow.store.frames import RecordBatch
+    from asyncflow.store.journal import JournalWriter
     from asyncflow.store.object_store.claim import Claim
     from asyncflow.store.object_store.objects import Objects
     from asyncflow.store.object_store.shipper import Shipper

@@ -17,7 +17,8 @@ from asyncflow.errors import RecordError
 from asyncflow.events.manifests import is_whole, ref_of, unpack, unpack_ref, unpack_told
 from asyncflow.events.records import MAX_TASK, manifest_in, unpack_result
 from asyncflow.store import open_store
-from asyncflow.store.journal import FIRST_RECORD, PREFIX_BYTES
+from asyncflow.store.frames import PREFIX_BYTES
+from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.manifests import MOST_BASES
 from asyncflow.workers.messages import MoreInputs, StartItems, StartTask
 from asyncflow.workers.packed_numbers import unpack_numbers

@@ -35,7 +35,8 @@ import asyncflow.store.maintenance.verify  # noqa: F401 - here, once, and not in
 from asyncflow.cli.command_table import invoke
 from asyncflow.events.manifests import pack_manifest, unpack_manifest
 from asyncflow.events.records import REFERRING, fields_of
-from asyncflow.store.journal import HEADER, JournalReader, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.values import Place
 
 MANIFEST_AT: Final = {1: 6, 4: 7, 5: 15, 7: 7, 11: 7}  # as docs/reference/events.md has it

@@ -36,7 +36,8 @@ from asyncflow.scheduling.resume import OriginRun
 from asyncflow.scheduling.run_driver import RunDriver
 from asyncflow.scheduling.run_identity import RunIdentity
 from asyncflow.scheduling.run_services import RunServices
-from asyncflow.store.journal import HEADER, JournalReader, JournalWriter, frame
+from asyncflow.store.frames import frame
+from asyncflow.store.journal import HEADER, JournalReader, JournalWriter
 from asyncflow.store.local_store import LocalStore
 from asyncflow.store.maintenance import verify
 from asyncflow.store.run_index import Summary
