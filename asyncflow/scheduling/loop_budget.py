@@ -24,9 +24,8 @@ from asyncflow._support.conditions import call_again
 _TURN_SECONDS: Final = 0.0005  # the time of a loop's turn above which fewer pieces are admitted
 # the time of a turn after which work under way stops as soon as it can, and no piece begins
 _WORK_SECONDS: Final = 0.0003
-_ALONE_SECONDS: Final = (
-    0.0005  # the same while no other run waits: a batch of more facts costs less
-)
+# the same while no other run waits: of a batch with more facts, each costs less
+_ALONE_SECONDS: Final = 0.0005
 _LOST_SECONDS: Final = 0.1  # a turn that lasts longer means that the call that ends it was lost
 _MOST: Final = 4  # a piece takes up to half a millisecond, which is known only afterwards
 

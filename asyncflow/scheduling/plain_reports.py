@@ -131,19 +131,16 @@ class _Told:
                 return at + 2
             assigned.started, assigned.since = True, self._now
             self.began.append(report.key.task)
-            self._add(report)
+            self.facts.append(report)
         elif type(report) is Succeeded:
             if self._slot.tasks.pop(report.key, None) is None:
                 del self._slot.storing[report.key]
                 self.stored.append(assigned)
             else:
                 self.ended.append(assigned)
-            self._add(report)
-        return at + 1
-
-    def _add(self, report: Started | Succeeded) -> None:
-        self.facts.append(report)
+            self.facts.append(report)
         self._ran = None
+        return at + 1
 
     def _note_ran(self, begun: Started, ended: Succeeded, assigned: AssignedTask) -> None:
         """A task has begun and ended."""

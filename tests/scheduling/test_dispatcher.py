@@ -170,7 +170,8 @@ class Play:
 @pytest.fixture
 async def play(monkeypatch):
     """Makes plays, in which all tasks are assigned at once, and ends them."""
-    monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", math.inf)
+    for name in ("_WORK_SECONDS", "_ALONE_SECONDS"):
+        monkeypatch.setattr(f"asyncflow.scheduling.loop_budget.{name}", math.inf)
     made = []
 
     def make(size, **more):
@@ -502,7 +503,8 @@ async def test_what_waits_costs_little_to_look_past(play):
 
 async def test_to_seat_many_tasks_leaves_the_event_loop_to_others(play, monkeypatch):
     """It goes on in the next turn of the loop when its time is over, until all are assigned."""
-    monkeypatch.setattr("asyncflow.scheduling.loop_budget._WORK_SECONDS", 0.0)
+    for name in ("_WORK_SECONDS", "_ALONE_SECONDS"):
+        monkeypatch.setattr(f"asyncflow.scheduling.loop_budget.{name}", 0.0)
     game = play(1)
     game.dispatcher.enter(Source(1, 500, is_async=True))
     turns = 0
