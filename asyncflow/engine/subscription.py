@@ -18,7 +18,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from asyncflow._support.conditions import Condition, in_thread
 from asyncflow._support.event_loop import check_loop
@@ -50,6 +54,11 @@ A wake-up costs as much as some twenty events, and a run of short tasks publishe
 microseconds. The first event after a pause is delivered at once, and so is a run's last.
 """
 _TAKEN_EVENTS: Final = 1000  # delivered in one go
+_TURN_EVENTS: Final = 1000  # delivered in one turn of the loop, to all subscribers: some 0.2 ms
+_TOGETHER_SECONDS: Final = (
+    0.002  # those that are to be woken so soon after others are woken with them
+)
+_LOST_SECONDS: Final = 0.1  # an alarm that is so late was lost
 _APART_LINES: Final = 1000  # more lines of output are split in a thread: that takes some ms
 
 
@@ -147,11 +156,12 @@ class _Mailbox:
         self.waiting = 0
         self.waiting_bytes = 0
         self.ringing: deque[_Cursor] = deque()
+        self.due = inf
+        """When the reader is to be woken, by the loop's clock; infinite if nothing says so."""
         self._woken = False
         self._waiting: Condition | None = None
         self._woken_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None  # the reader's loop
-        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
@@ -161,18 +171,16 @@ class _Mailbox:
     def ring(self, cursor: _Cursor) -> None:
         """Note that this cursor has something. Wake the reader, but not too often."""
         self.ringing.append(cursor)
-        if self._alarm is not None or self._woken:
+        if self.due < inf or self._woken:
             return
         if self._loop is None or self._loop.time() - self._woken_at >= PACE_SECONDS:
             self.wake()
         else:
-            self._alarm = self._loop.call_at(self._woken_at + PACE_SECONDS, self.wake)
+            _bell_of(self._loop).ring_at(self._woken_at + PACE_SECONDS, self, self._loop)
 
     def wake(self) -> None:
         """Wake the reader now."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self.due = inf
         self._woken = True
         if self._waiting is not None:
             self._waiting.look()
@@ -181,14 +189,62 @@ class _Mailbox:
         """Wait until something is there or the subscription ends, for at most `seconds`."""
         loop = self._loop = asyncio.get_running_loop()
         self._woken = False
-        # If the alarm that should wake us is lost, `ringing` still ends the wait.
+        # If the bell that should wake us is lost, `ringing` still ends the wait.
         self._waiting = Condition(lambda: self._woken or bool(self.ringing))
         try:
             await self._waiting.wait(seconds)
         finally:
             self._waiting = None  # it refers to this mailbox: else only the collector would free it
-        self._woken = True
+        self._woken, self.due = True, inf
         self._woken_at = loop.time()
+
+
+class _Bell:
+    """Wakes the readers of one event loop at the times that their pace allows.
+
+    One timer serves them all, and those whose times are near are woken together. They take turns of
+    the loop: else ten readers of a busy run would keep it from anything else for milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._order = count()
+        self._waiting: list[tuple[float, int, _Mailbox]] = []  # a heap
+        self._rings_at = inf  # no handle is kept: it would refer to the loop, which has this bell
+
+    def ring_at(self, due: float, mailbox: _Mailbox, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake this reader then."""
+        mailbox.due = due
+        heappush(self._waiting, (due, next(self._order), mailbox))
+        if due < self._rings_at or self._rings_at < loop.time() - _LOST_SECONDS:
+            self._rings_at = due
+            loop.call_at(due, self._ring, due, loop)
+
+    def _ring(self, rings_at: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake those whose time has come, as many as one turn of the loop can serve."""
+        if rings_at != self._rings_at:  # an earlier time was set since
+            return
+        # Its own time has come, whatever the clock says: that of uvloop may be behind its timer.
+        until, events = max(rings_at, loop.time()) + _TOGETHER_SECONDS, 0
+        while self._waiting and self._waiting[0][0] <= until and events < _TURN_EVENTS:
+            due, _, mailbox = heappop(self._waiting)
+            if mailbox.due == due:  # else it has been woken meanwhile
+                events += mailbox.waiting
+                mailbox.wake()
+        self._rings_at = self._waiting[0][0] if self._waiting else inf
+        if self._rings_at <= until:
+            loop.call_soon(self._ring, self._rings_at, loop)
+        elif self._rings_at < inf:
+            loop.call_at(self._rings_at, self._ring, self._rings_at, loop)
+
+
+_bells: WeakKeyDictionary[asyncio.AbstractEventLoop, _Bell] = WeakKeyDictionary()
+
+
+def _bell_of(loop: asyncio.AbstractEventLoop) -> _Bell:
+    bell = _bells.get(loop)
+    if bell is None:
+        bell = _bells[loop] = _Bell()
+    return bell
 
 
 class _Cursor:

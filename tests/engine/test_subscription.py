@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncflow._support.conditions import look_again
 from asyncflow.engine.subscription import BUFFER_BYTES, Channel, Subscription
 from asyncflow.errors import (
     JournalError,
@@ -444,6 +445,80 @@ async def test_a_burst_of_news_wakes_a_reader_a_few_times_only(run, monkeypatch)
     subscription._mailbox.wake()  # as the loop's clock does
     await reading
     assert len(await anext(subscription.batches())) == 99
+
+
+async def ten_readers(run, counts):
+    """Ten tasks that wait for events, each of which has just had one; they add to their counts."""
+
+    async def read(number):
+        async for batch in subscribe(run, start=None).batches():
+            counts[number] += len(batch)
+
+    readers = [asyncio.ensure_future(read(number)) for number in range(10)]
+    await asyncio.sleep(0)
+    run.publish("started")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert counts == [1] * 10
+    return readers
+
+
+async def test_readers_that_are_woken_at_the_same_time_share_a_timer(run):
+    """Ten that follow a busy run set one in each pace, not ten."""
+    counts: list[int] = [0] * 10
+    loop: Any = asyncio.get_running_loop()
+    readers = await ten_readers(run, counts)
+    before = len(loop._scheduled)
+    run.publish("started")
+    assert len(loop._scheduled) == before + 1
+    run.publish("end")
+    run.close()
+    await asyncio.gather(*readers)
+    assert counts == [3] * 10
+
+
+async def test_readers_with_much_to_read_take_turns_of_the_loop(run, monkeypatch):
+    """Ten that have 600 events each are two in a turn: the loop does other things in between."""
+    counts = [0] * 10
+    monkeypatch.setattr("asyncflow.engine.subscription.PACE_SECONDS", 0.2)
+    readers = await ten_readers(run, counts)
+    run.publish(600)
+    taken = []
+    while sum(counts) < 6010:
+        before = sum(counts)
+        await asyncio.sleep(0)
+        taken.append((sum(counts) - before) // 600)
+    run.publish("end")
+    run.close()
+    await asyncio.gather(*readers)
+    assert counts == [602] * 10
+    assert sum(taken) == 10
+    assert max(taken) == 2
+
+
+async def test_a_bell_whose_alarm_was_lost_rings_again(run, monkeypatch):
+    """A signal handler has raised in it: readers hear of the next news as usual all the same."""
+    counts: list[int] = [0] * 10
+    loop: Any = asyncio.get_running_loop()
+    monkeypatch.setattr("asyncflow.engine.subscription.PACE_SECONDS", 0.2)
+    monkeypatch.setattr("asyncflow.engine.subscription._LOST_SECONDS", 0.0)
+    readers = await ten_readers(run, counts)
+    run.publish("started")
+    (alarm,) = [each for each in loop._scheduled if each._callback.__name__ == "_ring"]
+    alarm.cancel()
+    await asyncio.sleep(0.3)
+    assert counts == [1] * 10
+    look_again(loop)  # as an engine does from time to time
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert counts == [2] * 10
+    run.publish("started")
+    for _ in range(500):
+        await asyncio.sleep(0.001)
+    assert counts == [3] * 10
+    run.publish("end")
+    run.close()
+    await asyncio.gather(*readers)
 
 
 async def test_the_last_event_of_a_run_is_told_at_once(run, monkeypatch):
