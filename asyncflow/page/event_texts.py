@@ -14,7 +14,7 @@ from asyncflow.errors import AsyncflowError
 from asyncflow.events.manifests import is_whole, unpack_manifest
 from asyncflow.events.records import FIELDS, HEAD_FIELDS, STARTED, SUCCEEDED
 from asyncflow.events.types import from_microseconds
-from asyncflow.page.answers import to_bytes
+from asyncflow.page.answers import encoded, to_bytes
 from asyncflow.page.event_list import LONG, MOST_NAMES, names_in
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class EventTexts:
             f'"parents":{_list(parents)},"node":{encode_basestring(node)},'
             f'"item":{encode_basestring(item)}}}'
         )
-        return text.encode("utf-8", "replace")
+        return encoded(text)
 
     def _succeeded(self, values: Sequence[Any]) -> bytes | None:
         _, seq, time, step, task, attempt, path, manifest, seconds, pid, fanout, *more = values
@@ -68,7 +68,7 @@ class EventTexts:
             f'"cpu_seconds":{_null(cpu_seconds)},"peak_memory":{_null(peak_memory)},'
             f'"artifacts":{names(manifest)}}}'
         )
-        return text.encode("utf-8", "replace")
+        return encoded(text)
 
     def _at(self, time: int) -> str:
         """When an event was; many records have the same time."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ NOW = 1_795_472_682_985_927
 REF = ArtifactRef(Place.INLINE, Encoding(0), "int", 1, b"", "", 0, b"x")
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
-    ['"', "\\", "a, b", "\u2028\x00\x7f", "x" * LONG, "y" * (LONG + 1)]
+    ['"', "\\", "a, b", "\u2028\x00\x7f", "\x85\u2029", "x" * LONG, "y" * (LONG + 1)]
 )
 numbers = st.integers(0, 1 << 32) | st.just((1 << 62) - 1)
 times = st.integers(NOW - 10_000, NOW + 10_000) | st.just(0)
@@ -65,6 +67,7 @@ def test_a_text_made_of_fields_is_that_of_the_event(records):
         text = made.of(values)
         (event,) = events_of(values, "F", "17", whole)
         assert text in {None, to_bytes(event_data(event, NOW))}
+        assert text is None or len(text.decode().splitlines()) == 1
         usual += text is not None
         is_long = any(len(each) > LONG for each in values if isinstance(each, str))
         if not is_long and not any(len(each) > MOST_NAMES for each in values if type(each) is list):
@@ -78,3 +81,11 @@ def test_records_of_other_kinds_and_versions_have_no_such_text():
     assert made.of(usual) is not None
     assert made.of([*usual, "a field of a later version"]) is None
     assert made.of([99, *usual[1:]]) is None
+
+
+def test_any_text_is_one_line_of_json():
+    """A client that divides a stream of events with `str.splitlines` gets each whole."""
+    said = "".join(map(chr, range(0x3000)))
+    answer = to_bytes({said: said})
+    assert len(answer.decode().splitlines()) == 1
+    assert json.loads(answer) == {said: said}
