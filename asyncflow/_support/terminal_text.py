@@ -18,6 +18,7 @@ _HIDDEN: Final = re.compile(
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;:]*m")
 _NO_COLOUR: Final = re.compile(r"\x1b(?!\[[0-9;:]*m)")
 _PLAIN: Final = bytes({*b"\t\n\x1b", *range(0x20, 0x7F)})
+_SHOWN: Final = bytes({*b"\t\n", *range(0x20, 0x7F)})
 _COLOUR_OFF: Final = "\x1b[0m"
 
 
@@ -25,6 +26,8 @@ def visible(text: str, *, colours: bool = False) -> str:
     """The text with control characters escaped, except tab and line feed."""
     if colours and text.isascii() and not text.encode().translate(None, _PLAIN):
         return _NO_COLOUR.sub(_escape, text)  # nearly always: takes a tenth of the time
+    if text.isascii() and not text.encode().translate(None, _SHOWN):
+        return text  # a tenth of the time of a search
     if not _HIDDEN.search(text):
         return text
     if not colours:

@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as in_json
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.log_text import TimeStamps
 from asyncflow.errors import RecordError
 from asyncflow.events.drafts import event_of
 from asyncflow.events.event_json import to_json, to_json_data
-from asyncflow.events.manifests import is_whole, unpack_told
+from asyncflow.events.manifests import is_whole, unpack_manifest, unpack_told
 from asyncflow.events.output_lines import split_lines
-from asyncflow.events.output_records import output_of
-from asyncflow.events.records import (
-    FIELDS,
-    HEAD_FIELDS,
-    LOGGED,
-    STARTED,
-    STREAMS,
-    SUCCEEDED,
-    seq_of,
-    step_of,
-    task_of,
-    time_of,
-)
+from asyncflow.events.records import FIELDS, HEAD_FIELDS, STARTED, STREAMS, SUCCEEDED
 from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import TaskEvent, TaskLogged, from_microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from asyncflow.events.selection import Publication
-    from asyncflow.events.types import Event, TaskSucceeded
+    from asyncflow.events.types import Event
+    from asyncflow.values import ArtifactRef
 
 _TEXT_CHARACTERS: Final = 200  # the most of a field in the list of events; --json shows all of it
 _HEAD: Final = {"type", "flow", "run_id", "seq", "time", "graph", "items"}
 _TASK_HEAD: Final = {*_HEAD, "step", "task_id"}
-_NAMES: Final = {STARTED: "TaskStarted", LOGGED: "TaskLogged", SUCCEEDED: "TaskSucceeded"}
-_SHOWN: Final = {
-    code: [
-        (at, name) for at, name in enumerate(FIELDS[code], HEAD_FIELDS) if name not in _TASK_HEAD
-    ]
-    for code in (STARTED, SUCCEEDED)
-}
-"""Where the fields of a record lie that are shown."""
+_SIZES: Final = {code: HEAD_FIELDS + len(FIELDS[code]) for code in (STARTED, SUCCEEDED)}
+"""How many fields a record of this version has."""
+_MANIFEST_AT: Final = HEAD_FIELDS + FIELDS[SUCCEEDED].index("manifest")
+_ITEMS_AT: Final = HEAD_FIELDS + FIELDS[SUCCEEDED].index("items")
+_KEPT_BYTES: Final = 1024  # manifests up to this length are kept: those of many tasks are the same
 _NEWLINE: Final = "\n"
 _OF_OUTPUT: Final = ("attempt", "stream", "line", "end", "pid")
 
@@ -56,6 +43,7 @@ class EventLines:
         """Show all of each event as JSON, or the main facts for people."""
         self._as_json = as_json
         self._stamps = TimeStamps()
+        self._time, self._moment = -1, ""  # the last one: many records have the same time
 
     def of(self, item: Publication) -> str:
         """The lines of an event, or of all events that a record of output stands for.
@@ -66,54 +54,126 @@ class EventLines:
             JournalError: A record of output is invalid.
         """
         if isinstance(item, OutputChunk):
-            return self._of_output(item)
+            return self._json_of_output(item) if self._as_json else self._of_output(item)
         if isinstance(item, RecordedEvents):
-            return "".join(
-                self._of_task(values, item)
-                if values[0] in _SHOWN and not self._as_json
-                else self._of_event(event_of(values, item.flow, item.run_id, item.resolve))
-                for values in item.values
-            )
+            line = self._json_of_task if self._as_json else self._of_task
+            return "".join([line(values, item) for values in item.values])
         return self._of_event(item)
 
+    def _at(self, time: int) -> str:
+        """When an event was, as it is shown."""
+        if time != self._time:
+            self._time = time
+            if self._as_json:
+                self._moment = from_microseconds(time).isoformat()
+            else:
+                self._moment = self._stamps.of_microseconds(time)
+        return self._moment
+
+    # --- output ---
+
     def _of_output(self, chunk: OutputChunk) -> str:
-        seq, time, step, task, attempt, stream, pid, data, _ = output_of(chunk.values)
-        lines = split_lines(data)
-        if self._as_json:
-            names = f'"flow": {in_json(chunk.flow)}, "run_id": "{chunk.run_id}"'
-            told = (
-                f', "time": "{from_microseconds(time).isoformat()}", "step": {in_json(step)}, '
-                f'"task_id": "{task}", "attempt": {attempt}, "stream": "{STREAMS[stream]}"'
-            )
-            return "".join(
-                f'{{"type": "TaskLogged", {names}, "seq": {number}{told}, '
-                f'"line": {in_json(line)}, "end": {in_json(end)}, "pid": {pid}}}\n'
-                for number, (line, end) in enumerate(lines, seq)
-            )
-        head = f" {self._stamps.of_microseconds(time)} {_NAMES[LOGGED]:<13} {step}/{task}"
+        _, seq, time, step, task, attempt, stream, pid, data, *_ = chunk.values
+        head = f" {self._at(time)} TaskLogged    {step}/{task}"
         head += f" attempt={attempt}" * bool(attempt) + f" stream={STREAMS[stream]!r}"
         last = f" pid={pid}\n" if pid else "\n"
-        whole = _told("end", "\n") + last
+        whole = _told("end", _NEWLINE) + last
         return "".join(
-            f"{number:>6}{head}{_told('line', line)}"
-            f"{whole if end == _NEWLINE else _told('end', end) + last}"
-            for number, (line, end) in enumerate(lines, seq)
+            [
+                f"{number:>6}{head}{_told('line', line)}"
+                f"{whole if end == _NEWLINE else _told('end', end) + last}"
+                for number, (line, end) in enumerate(split_lines(data), seq)
+            ]
         )
 
+    def _json_of_output(self, chunk: OutputChunk) -> str:
+        _, seq, time, step, task, attempt, stream, pid, data, *_ = chunk.values
+        before = f'{{"type": "TaskLogged", {_json_run(chunk)}, "seq": '
+        told = (
+            f', "time": "{self._at(time)}", "step": {in_json(step)}, "task_id": "{task}", '
+            f'"attempt": {attempt}, "stream": "{STREAMS[stream]}", "line": '
+        )
+        last = f', "pid": {pid}}}\n'
+        return "".join(
+            [
+                f'{before}{number}{told}{in_json(line)}, "end": {in_json(end)}{last}'
+                for number, (line, end) in enumerate(split_lines(data), seq)
+            ]
+        )
+
+    # --- what begins and ends an attempt ---
+
     def _of_task(self, values: Sequence[Any], group: RecordedEvents) -> str:
-        code, shown = values[0], ""
-        for at, field in _SHOWN[code]:
-            value = values[at]
-            if not value:
-                continue
-            if field == "manifest":
-                shown += _told("artifacts", list(_names(value, values, group)))
-            elif field == "cards":
-                shown += _told(field, to_json_data(event_of(values, "", "", group.resolve))[field])
-            else:
-                shown += _told(field, value)
-        stamp, where = self._stamps.of_microseconds(time_of(values)), task_of(values)
-        return f"{seq_of(values):>6} {stamp} {_NAMES[code]:<13} {step_of(values)}/{where}{shown}\n"
+        code, size = values[0], len(values)
+        if code == STARTED and size == _SIZES[STARTED]:
+            return self._of_start(values)
+        if code == SUCCEEDED and size == _SIZES[SUCCEEDED] and is_whole(values[_MANIFEST_AT]):
+            with suppress(RecordError):  # else the event says whose manifest it is
+                return self._of_success(values, group)
+        return self._of_event(event_of(values, group.flow, group.run_id, group.resolve))
+
+    def _of_start(self, values: Sequence[Any]) -> str:
+        _, seq, time, step, task, attempt, path, pid, parents, node, item = values
+        return (
+            f"{seq:>6} {self._at(time)} TaskStarted   {step}/{task}"
+            f"{f' attempt={attempt}' if attempt else ''}{_told('path', path)}"
+            f"{f' pid={pid}' if pid else ''}{_told('parents', parents) if parents else ''}"
+            f"{_told('node', node) if node else ''}{_told('item', item)}\n"
+        )
+
+    def _of_success(self, values: Sequence[Any], group: RecordedEvents) -> str:
+        _, seq, time, step, task, attempt, path, manifest, seconds, pid, fanout, *more = values
+        _, log, failed, choice, cpu_seconds, peak_memory, cards = more
+        names = _kept_names if len(manifest) <= _KEPT_BYTES else _names
+        shown = ""
+        if cards:
+            event = event_of(values, group.flow, group.run_id, group.resolve)
+            shown = _told("cards", to_json_data(event)["cards"])
+        # a call for each field would take as long as all the rest
+        return (
+            f"{seq:>6} {self._at(time)} TaskSucceeded {step}/{task}"
+            f"{f' attempt={attempt}' if attempt else ''}{_told('path', path)}{names(manifest)}"
+            f"{f' seconds={seconds}' if seconds else ''}{f' pid={pid}' if pid else ''}"
+            f"{f' fanout={fanout}' if fanout else ''}{f' log={log}' if log else ''}"
+            f"{f' failed={failed}' if failed else ''}{_told('choice', choice) if choice else ''}"
+            f"{f' cpu_seconds={cpu_seconds}' if cpu_seconds else ''}"
+            f"{f' peak_memory={peak_memory}' if peak_memory else ''}{shown}\n"
+        )
+
+    def _json_of_task(self, values: Sequence[Any], group: RecordedEvents) -> str:
+        code, size = values[0], len(values)
+        if code == STARTED and size == _SIZES[STARTED]:
+            return self._json_of_start(values, group)
+        is_usual = code == SUCCEEDED and size == _SIZES[SUCCEEDED]
+        if is_usual and not values[_ITEMS_AT] and not values[-1] and is_whole(values[_MANIFEST_AT]):
+            with suppress(RecordError):  # else the event says whose manifest it is
+                return self._json_of_success(values, group)
+        return self._of_event(event_of(values, group.flow, group.run_id, group.resolve))
+
+    def _json_of_start(self, values: Sequence[Any], group: RecordedEvents) -> str:
+        _, seq, time, step, task, attempt, path, pid, parents, node, item = values
+        return (
+            f'{{"type": "TaskStarted", {_json_run(group)}, "seq": {seq}, '
+            f'"time": "{self._at(time)}", "step": {in_json(step)}, "task_id": "{task}", '
+            f'"attempt": {attempt}, "path": {path}, "pid": {pid}, "parents": {parents}, '
+            f'"node": {in_json(node)}, "item": {in_json(item)}}}\n'
+        )
+
+    def _json_of_success(self, values: Sequence[Any], group: RecordedEvents) -> str:
+        _, seq, time, step, task, attempt, path, manifest, seconds, pid, fanout, *more = values
+        _, log, failed, choice, cpu_seconds, peak_memory, _ = more
+        refs = _kept_refs if len(manifest) <= _KEPT_BYTES else _refs
+        return (
+            f'{{"type": "TaskSucceeded", {_json_run(group)}, "seq": {seq}, '
+            f'"time": "{self._at(time)}", "step": {in_json(step)}, "task_id": "{task}", '
+            f'"attempt": {attempt}, "path": {path}, "artifacts": {refs(manifest)}, '
+            f'"seconds": {seconds}, "pid": {pid}, "fanout": {_null(fanout)}, "items": null, '
+            f'"log": {log}, "failed": {failed}, "choice": {in_json(choice)}, '
+            f'"cpu_seconds": {_null(cpu_seconds)}, "peak_memory": {_null(peak_memory)}, '
+            f'"cards": {{}}}}\n'
+        )
+
+    # --- all else ---
 
     def _of_event(self, event: Event) -> str:
         if self._as_json:
@@ -127,17 +187,44 @@ class EventLines:
         return f"{event.seq:>6} {stamp} {type(event).__name__:<13}{where}{shown}\n"
 
 
-def _names(manifest: bytes, values: Sequence[Any], group: RecordedEvents) -> Iterable[str]:
-    """The names of all artifacts.
+def _names(manifest: bytes) -> str:
+    """The names of all artifacts of a whole manifest, as they are shown.
 
     Raises:
-        JournalError: A record that says them is damaged.
+        RecordError: It is damaged.
     """
-    if is_whole(manifest):
-        with suppress(RecordError):  # else the event says whose manifest it is
-            return unpack_told(manifest).refs
-    event = event_of(values, group.flow, group.run_id, group.resolve)
-    return cast("TaskSucceeded", event).artifacts
+    return _told("artifacts", list(unpack_told(manifest).refs))
+
+
+def _refs(manifest: bytes) -> str:
+    """All artifacts of a whole manifest, as JSON.
+
+    Raises:
+        RecordError: It is damaged.
+    """
+    told = [f"{in_json(name)}: {_ref(ref)}" for name, ref in unpack_manifest(manifest).items()]
+    return f"{{{', '.join(told)}}}"
+
+
+def _ref(ref: ArtifactRef) -> str:
+    place, encoding, type_name, size, digest, file, offset, data = ref
+    return (
+        f'{{"place": {place:d}, "encoding": {encoding:d}, "type_name": {in_json(type_name)}, '
+        f'"size": {size}, "digest": "{digest.hex()}", "file": {in_json(file)}, '
+        f'"offset": {offset}, "data": "{data.hex()}"}}'
+    )
+
+
+_kept_names: Final = lru_cache(maxsize=256)(_names)
+_kept_refs: Final = lru_cache(maxsize=256)(_refs)
+
+
+def _json_run(item: OutputChunk | RecordedEvents) -> str:
+    return f'"flow": {in_json(item.flow)}, "run_id": "{item.run_id}"'
+
+
+def _null(value: float | None) -> str:
+    return "null" if value is None else repr(value)
 
 
 def _said(event: Event) -> Iterator[tuple[str, Any]]:

@@ -183,6 +183,11 @@ class EventFilter(Generic[Wish]):
         return cast("list[Wish]", picked)  # no other event class has one of these codes
 
     @property
+    def selects_all(self) -> bool:
+        """Whether the filter selects every event of a run."""
+        return not self.since and self.codes is KNOWN
+
+    @property
     def takes_lines(self) -> bool:
         """Whether the filter selects output of tasks."""
         return LOGGED in self.codes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import JournalError
-from asyncflow.events.records import ENDINGS, LOGGED, fields_of, peek
+from asyncflow.events.record_columns import plain_records, unpack_all, unusual_among
+from asyncflow.events.records import ENDINGS, KNOWN, LOGGED, fields_of, peek, seq_of
 from asyncflow.events.selection import (
     EventFilter,
     OutputChunk,
@@ -19,10 +20,13 @@ from asyncflow.store.files import reason_of
 from asyncflow.store.manifests import manifests_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncflow.store.interface import OpenJournal, StoredRun
 
 
 READ_RECORDS: Final = 1000  # read at once: takes a thread some milliseconds
+_AT_ONCE: Final = 128  # records whose fields are checked together
 
 
 READ_BYTES: Final = 1 << 18  # the most bytes in one read; of short lines that is 25,000 events
@@ -78,6 +82,8 @@ class EventReader:
         self, start: int, event_filter: EventFilter[Wish], stop: int | None, records: int
     ) -> Excerpt:
         journal = self._journal = self._journal or self._run.open_journal()
+        if stop is None and records >= READ_RECORDS and event_filter.selects_all:
+            return self._read_all(journal, start)
         news: list[Publication] = []
         end, ended, read = start, False, 0
         group: RecordedEvents | None = None  # of the records since the last output
@@ -90,8 +96,7 @@ class EventReader:
                 group, read = None, read + 1
             elif code in event_filter.codes and seq > event_filter.since:
                 if group is None:
-                    group = RecordedEvents(self._flow, self._run_id, self._resolve)
-                    news.append(group)
+                    group = self._group(news)
                 group.values.append(fields_of(record))
                 read += 1
             end, ended = after, code in ENDINGS
@@ -99,6 +104,50 @@ class EventReader:
             if stop is not None and end < stop:
                 self.refuse(f"it ends at byte {end}, but {stop} bytes were written")
         return Excerpt(news, end, ended)
+
+    def _read_all(self, journal: OpenJournal, start: int) -> Excerpt:
+        """All events of the records that one read of the file brings, many checked at once."""
+        batch = next(iter(journal.read_batches(start)), None)
+        if batch is None:
+            return Excerpt([], start, ended=False)
+        news: list[Publication] = []
+        ended, payloads = False, batch.payloads
+        for begin in range(0, len(payloads), _AT_ONCE):
+            some = payloads[begin : begin + _AT_ONCE]
+            unpacked = unpack_all(some)
+            if unpacked is None or unusual_among(unpacked) or plain_records(unpacked) is None:
+                ended = self._add_each(some, news)
+            else:
+                self._add_plain(unpacked, news)
+        return Excerpt(news, batch.after, ended)
+
+    def _add_plain(self, unpacked: Sequence[list[Any]], news: list[Publication]) -> None:
+        group: RecordedEvents | None = None
+        for values in unpacked:
+            if values[0] == LOGGED:
+                news.append(OutputChunk(values, seq_of(values), self._flow, self._run_id))
+                group = None
+            else:
+                if group is None:
+                    group = self._group(news)
+                group.values.append(values)
+
+    def _add_each(self, payloads: Sequence[bytes], news: list[Publication]) -> bool:
+        """Add records one by one; return whether the last one ends the run."""
+        code = 0
+        for payload in payloads:
+            code, seq = peek(payload)
+            if code == LOGGED:
+                news.append(OutputChunk(payload, seq, self._flow, self._run_id))
+            elif code in KNOWN:
+                self._group(news).values.append(fields_of(payload))
+        return code in ENDINGS
+
+    def _group(self, news: list[Publication]) -> RecordedEvents:
+        """Records of events to be published next."""
+        group = RecordedEvents(self._flow, self._run_id, self._resolve)
+        news.append(group)
+        return group
 
     def release(self) -> None:
         """Release the file until the next read."""

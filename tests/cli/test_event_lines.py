@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asyncflow.cli.event_lines import EventLines
 from asyncflow.events.drafts import event_of
 from asyncflow.events.event_json import to_json_data
-from asyncflow.events.manifests import pack_manifest
+from asyncflow.events.manifests import pack_manifest, pack_ref
 from asyncflow.events.packing import events_of, pack_event
 from asyncflow.events.records import fields_of
 from asyncflow.events.selection import EventFilter, EveryRecord, OutputChunk, RecordedEvents
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NOW = 1_700_000_000_123_456
 REF = ArtifactRef(Place.INLINE, Encoding.PICKLE, "int", 1, b"", "", 0, b"1")
+FAR = ArtifactRef(Place.SEGMENT, Encoding.PICKLE, "ü", 70, b"\x01" * 32, "17/w.seg", 9, b"")
 REFS = pack_manifest({"é": REF})
 PIECES = st.sampled_from(
     [b"a line", b"\n", b"\r\n", b"\r", b"\xc3\xa9'\"\\", b"\xff\x00", b"x" * 300]
@@ -34,6 +35,8 @@ FIELDS: dict[type[Event], list[dict[str, Any]]] = {
     TaskSucceeded: [
         {},
         {"path": (1,), "manifest": REFS, "seconds": 0.5, "fanout": 3, "choice": "a" * 300},
+        {"manifest": pack_manifest({f"name{n}": REF for n in range(99)}), "failed": 2},
+        {"manifest": pack_manifest({"far": FAR}), "items": pack_ref(REF), "seconds": 3},
         {"cards": REFS, "cpu_seconds": 0.25, "peak_memory": 1 << 30, "log": 77},
     ],
     TaskFailed: [{"exception_type": "ValueError", "message": "no\n", "will_retry": True}],
