@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from asyncflow.errors import LimitError
 from asyncflow.store.limit_files import Bounds
+from asyncflow.store.object_store.limit_places import Places
 from asyncflow.store.object_store.limit_share import LimitShare, Look, Timing
 from asyncflow.store.object_store.limit_state import (
     MOST_BYTES,
@@ -379,6 +380,37 @@ def test_an_engine_wishes_for_no_more_than_can_be_read(others, wishes):
     draft = share.next_request(1.0, 1.0)
     assert isinstance(draft, LimitState)
     assert len(draft.engines["a"].wants) == 2
+
+
+def places_in_use(number):
+    """So many places, each with a task."""
+    places = Places()
+    places.adopt(frozenset(range(number)))
+    assert [places.take(number) for _ in range(number)] == [*range(number)]
+    return places
+
+
+def test_an_engine_keeps_a_place_that_those_who_wait_cannot_use():
+    """It lies above their bound."""
+    places = places_in_use(6)
+    places.allowed = [(2, 0)]
+    assert not any(places.free(place) for place in (5, 2))
+    assert places.free(1)
+    assert (places.take(6), places.returning) == (2, {1})
+
+
+def test_places_above_the_bound_that_was_asked_for_last_count_as_in_use():
+    """A step with a smaller bound asks, or the limit was set to less."""
+    places = places_in_use(4)
+    assert places.demand() == [(4, 4)]
+    places.note_bound(2)
+    for place in (0, 1, 2):
+        places.free(place)
+    assert places.demand() == [(4, 1)]
+    places.expect(1, 2, 3)
+    assert places.demand() == [(2, 3), (4, 4)]
+    places.free(3)
+    assert places.demand() == [(2, 3)]
 
 
 def test_an_engine_sleeps_until_its_next_look_or_renewal():

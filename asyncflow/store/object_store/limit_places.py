@@ -86,8 +86,8 @@ class Places:
         for bound in sorted(self._waiting):
             ready += self._waiting[bound]
             asked.append((bound, min(below(self.used, bound) + ready, MOST_WANTED)))
-        last = max(self._bound, max(self.used, default=-1) + 1)
-        if self.used and last > max(self._waiting, default=0):
+        last = max(self._bound, max(self.used) + 1) if self.used else 0
+        if last > max(self._waiting, default=0):
             asked.append((last, min(len(self.used) + ready, MOST_WANTED)))
         return asked
 
