@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
@@ -46,13 +46,17 @@ class JournalMarks:
         return self._read(offset)
 
     def go_to_end(self) -> None:
-        """Set marks up to the end, as it is now.
+        """Set marks up to the end, as it is now. Of most records only the checksum is looked at.
 
         Raises:
             JournalError: The journal is damaged.
         """
-        for _ in self._read(self._offsets[-1]):
-            pass
+        last = self._offsets[-1]
+        for batch in self._journal.batches(last):
+            places, at = batch.places, 0
+            while (at := bisect_left(places, last + _APART_BYTES, at)) < len(places):
+                last = self._mark(places[at], self._peek(places[at], batch.payloads[at])[1])
+                at += 1
 
     def parts_backwards(self) -> Iterator[list[tuple[int, int, int, bytes]]]:
         """The journal in parts of some 64 KiB, the last one first; `go_to_end` comes before."""
@@ -69,13 +73,17 @@ class JournalMarks:
     def _read(self, offset: int) -> Iterator[tuple[int, int, int, bytes]]:
         last = self._offsets[-1]
         for at, payload in self._journal.records(offset):
-            try:
-                code, seq = peek(payload)
-            except RecordError as error:
-                self._journal.refuse_record(at, error)
+            code, seq = self._peek(at, payload)
             if at >= last + _APART_BYTES:
                 last = self._mark(at, seq)
             yield at, code, seq, payload
+
+    def _peek(self, at: int, payload: bytes) -> tuple[int, int]:
+        """The kind of a record and the number of its first event."""
+        try:
+            return peek(payload)
+        except RecordError as error:
+            self._journal.refuse_record(at, error)
 
     def _mark(self, at: int, seq: int) -> int:
         with self._lock:
