@@ -27,6 +27,7 @@ class Places:
         self.most_used = 0
         """How many were in use at a time since the last renewal."""
         self._idle: list[int] = []  # a heap
+        self._counts: dict[int, int] = {}  # what `_kept` has counted, by bound
         self._bound = 0  # of the task that asked last
         self._runs: dict[int, tuple[int, int]] = {}  # bound and ready tasks of runs that wait
         self._waiting: Counter[int] = Counter()  # the same, by bound
@@ -64,6 +65,8 @@ class Places:
             return False
         if any(place < bound and self._kept(bound) > most for bound, most in self.allowed):
             self.returning.add(place)
+            for bound in self._counts:
+                self._counts[bound] -= place < bound
             return True
         heappush(self._idle, place)
         return False
@@ -102,6 +105,7 @@ class Places:
     def lose(self) -> None:
         """Use none any more. What was being given back stays out of use."""
         self.held, self._idle = frozenset(), []
+        self._counts.clear()
 
     def give(self, places: set[int] | frozenset[int]) -> None:
         """Give back some that no task has."""
@@ -110,10 +114,18 @@ class Places:
 
     def _find_idle(self) -> None:
         self._idle = sorted(self.held - self.used - self.returning)
+        self._counts.clear()
 
     def _kept(self, bound: int) -> int:
-        """How many places below a bound it has and does not give back."""
-        return below(self.held, bound) - below(self.returning, bound)
+        """How many places below a bound it has and does not give back.
+
+        They are counted once: an engine may have 100,000, and asks at the end of each task.
+        """
+        kept = self._counts.get(bound)
+        if kept is None:
+            kept = below(self.held, bound) - below(self.returning, bound)
+            self._counts[bound] = kept
+        return kept
 
     def idle_for_others(self) -> set[int]:
         """The places that no task has and that it may not keep."""
