@@ -95,12 +95,12 @@ class Grant:
 
     def undo(self) -> None:
         """The same for a task that cannot begin for another reason; its start is not counted."""
-        self._free()
+        self._free(unused=True)
 
-    def _free(self) -> list[_Limit]:
+    def _free(self, *, unused: bool = False) -> list[_Limit]:
         held, self._held = self._held, []
         for limit, place in held:
-            limit.give_back(place)
+            limit.give_back(place, unused=unused)
         return [limit for limit, _ in held]
 
 
@@ -184,8 +184,12 @@ class Limits:
         """
         grant = Grant()
         try:
-            places = all(self._limits[need.name].take(waiter, need.bounds, grant) for need in needs)
-            if places and self._begin(waiter, needs):
+            for need in needs:
+                if not self._limits[need.name].take(waiter, need.bounds, grant):
+                    grant.undo()
+                    self._wait_for(need, waiter, needs)
+                    return None
+            if self._begin(waiter, needs):
                 for need in needs:
                     self._limits[need.name].had_its_turn(waiter)
                 return grant
@@ -194,6 +198,18 @@ class Limits:
             raise
         grant.undo()
         return None
+
+    def _wait_for(self, lacking: Need, waiter: Waiter, needs: Sequence[Need]) -> None:
+        """Of the limits that a task needs, go on to want those that are taken before this one.
+
+        Engines that hold one limit's place while they wait for another one's take them in the same
+        order, and have nothing of those behind: so they do not wait for each other.
+        """
+        at = needs.index(lacking)
+        for need in needs[:at]:
+            self._limits[need.name].keep(waiter, need.bounds)
+        for need in needs[at + 1 :]:
+            self._limits[need.name].let_others(waiter)
 
     def _begin(self, waiter: Waiter, needs: Iterable[Need]) -> bool:
         """Count the task in all rates, or in none."""
@@ -276,6 +292,7 @@ class _Limit:
         self._waiting: OrderedDict[int, Waiter] = OrderedDict()
         self._woken: Waiter | None = None
         self._tried: list[int] = []  # the runs that were woken, and may still wait
+        self._kept: set[int] = set()  # runs that have a place here once others of their limits do
         self._ticket: int | None = None
         self._keeps_until = 0.0
         self._blocked_until = 0.0
@@ -359,17 +376,33 @@ class _Limit:
 
     def had_its_turn(self, waiter: Waiter) -> None:
         """A task begins: give up the ticket; engines that wait go first only after a moment."""
+        if waiter.number in self._kept:
+            self._kept.discard(waiter.number)
+            self._tried.append(waiter.number)
         if self._since.get(waiter.number) != math.inf:
             self._since.pop(waiter.number, None)
         if self._ticket is not None:
             self._keeps_until = self._loop.time() + _KEEP_SECONDS
             self._leave_line()
 
-    def give_back(self, place: int) -> None:
-        """Free a place that a task no longer needs."""
+    def give_back(self, place: int, *, unused: bool = False) -> None:
+        """Free a place that a task no longer needs, or did not need after all."""
         self._places.pop(place, None)
         self._full = False
-        self.file.free_place(place)
+        self.file.free_place(place, unused=unused)
+
+    def keep(self, waiter: Waiter, bounds: Bounds) -> None:
+        """A task of a run could begin here, and waits for another limit: want one place for it."""
+        at_once = self.effective(bounds).at_once
+        if at_once is not None:
+            self._kept.add(waiter.number)
+            self.file.expect(waiter.number, at_once, 1)
+
+    def let_others(self, waiter: Waiter) -> None:
+        """Tasks of a run wait for another limit, and take no place here before one there."""
+        self._kept.discard(waiter.number)
+        if waiter.number not in self._waiting:
+            self.file.let_others(waiter.number)
 
     # --- waiting ---
 
@@ -442,7 +475,7 @@ class _Limit:
         self._woken = None
         if self._tried:
             for number in self._tried:
-                if number not in self._waiting:
+                if number not in self._waiting and number not in self._kept:
                     self.file.expect(number, 0, 0)
             self._tried.clear()
         if not self._waiting:
@@ -469,6 +502,7 @@ class _Limit:
         """Remove a run from the queue."""
         self._waiting.pop(waiter.number, None)
         self._since.pop(waiter.number, None)
+        self._kept.discard(waiter.number)
         self.file.expect(waiter.number, 0, 0)
         if not self._waiting:
             self._leave_line()

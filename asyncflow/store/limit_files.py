@@ -187,8 +187,9 @@ class LimitFile:
                 return place
         return None
 
-    def free_place(self, number: int) -> None:
+    def free_place(self, number: int, *, unused: bool = False) -> None:
         """Give a place back."""
+        del unused
         self._locks.release(_PLACES + number)
 
     def lost(self) -> None:
@@ -196,6 +197,9 @@ class LimitFile:
 
     def expect(self, run: int, at_once: int, ready: int) -> None:
         """Does nothing: tickets tell who waits."""
+
+    def let_others(self, run: int) -> None:
+        """Does nothing: what no task has is anybody's."""
 
     # --- the queue of engines ---
 

@@ -45,8 +45,8 @@ class EngineLimit(Protocol):
             LimitError: The limit cannot be used.
         """
 
-    def free_place(self, number: int) -> None:
-        """Give a place back."""
+    def free_place(self, number: int, *, unused: bool = False) -> None:
+        """Give a place back; `unused` says that its task did not begin after all."""
 
     def lost(self) -> LimitError | None:
         """Why this engine no longer has the places that its tasks have; None if it has them."""
@@ -68,6 +68,12 @@ class EngineLimit(Protocol):
 
     def expect(self, run: int, at_once: int, ready: int) -> None:
         """So many tasks of a run wait for a place below `at_once`; 0 if none waits any more."""
+
+    def let_others(self, run: int) -> None:
+        """Tasks of a run wait for another limit: others may have what no task of this engine has.
+
+        Until `expect` says again that they wait here.
+        """
 
     # --- the rate ---
 

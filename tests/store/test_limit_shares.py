@@ -454,3 +454,36 @@ def test_a_rate_that_is_set_anew_does_not_owe_what_the_former_one_did():
     assert before.with_bounds(Bounds(None, 10.0)).owed == 0.1
     assert before.with_bounds(Bounds()).owed == 0.0
     assert before._replace(owed=0.01).with_bounds(Bounds(None, 10.0)).owed == 0.01
+
+
+# --- tasks that need places of several limits -----------------------------------------------------
+
+
+def test_a_turn_begins_with_the_first_task():
+    """Who took a place and did not need it after all has as much of its turn as before."""
+    share = LimitShare("a", "host", Timing())
+    share._turn.begin(10.0)
+    share._turn.note_use(11.0)
+    share._turn.undo_use()
+    assert not share._turn.is_over(13.5)
+    share._turn.note_use(13.5)
+    assert not share._turn.is_over(15.0)
+    assert share._turn.is_over(15.5)
+
+
+def test_a_turn_without_a_task_ends():
+    """It is twice as long as one with tasks: those may wait for another limit."""
+    share = LimitShare("a", "host", Timing())
+    share._turn.begin(10.0)
+    assert not share._turn.is_over(13.9)
+    assert share._turn.is_over(14.0)
+
+
+def test_an_idle_place_is_for_others_once_its_engine_lets_them():
+    """Its task waits for another limit, so nobody waits for the next renewal."""
+    world, (engine,) = world_of(1, waiting=1, speed=1.0)
+    world.run(3)
+    assert (len(engine.running), world.held(engine)) == (0, 1)
+    engine.share.gives_idle = True
+    world.run(1)
+    assert world.held(engine) == 0

@@ -136,6 +136,11 @@ class Places:
             given |= set(idle[-over:] if over > 0 else ())
         return given
 
+    @property
+    def idle(self) -> set[int]:
+        """The places that no task has."""
+        return set(self._idle)
+
     def needless(self) -> set[int]:
         """The places that no task has had since the last renewal."""
         return set(sorted(self._idle)[max(0, self.most_used - len(self.used)) :])

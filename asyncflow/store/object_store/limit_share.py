@@ -57,6 +57,39 @@ class Look(NamedTuple):
     """The request to read the object."""
 
 
+class _Turn:
+    """How long an engine may keep its places where there are fewer than engines.
+
+    It begins with the first task. Until then the engine may wait for other limits of the task, for
+    as long again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends = self._ends_unused = _NEVER
+        self._uses = 0
+
+    def begin(self, now: float) -> None:
+        """It has got places, and had none."""
+        self._ends = self._ends_unused = now + 2 * self._seconds
+        self._uses = 0
+
+    def note_use(self, now: float) -> None:
+        """A task has taken a place."""
+        self._uses += 1
+        if self._uses == 1:
+            self._ends = now + self._seconds
+
+    def undo_use(self) -> None:
+        """The task did not begin after all."""
+        self._uses -= 1
+        if not self._uses:
+            self._ends = self._ends_unused
+
+    def is_over(self, now: float) -> bool:
+        return now >= self._ends
+
+
 class LimitShare:
     """One engine's part of one limit."""
 
@@ -79,7 +112,9 @@ class LimitShare:
         self._looked_at = self._written_at = _NEVER
         self._places = Places()
         self._used_at = _NEVER
-        self._turn_began = _NEVER
+        self._turn = _Turn(timing.turn)
+        self.gives_idle = False
+        """Whether it gives back all that no task has with the next request, unless tasks wait."""
         self.rate = RateShare(timing.renew)
         """Its part of the limit's rate."""
 
@@ -119,13 +154,21 @@ class LimitShare:
         """Take a place below a bound for a task; None if there is none now."""
         self._used_at = now
         if self.is_alive(awake):
-            return self._places.take(bound)
+            place = self._places.take(bound)
+            if place is not None:
+                self._turn.note_use(now)
+            return place
         self._places.note_bound(bound)
         return None
 
-    def give_back(self, place: int, now: float) -> bool:
-        """A task has ended; whether its place is for others, who should get it soon."""
+    def give_back(self, place: int, now: float, *, unused: bool = False) -> bool:
+        """A task has ended; whether its place is for others, who should get it soon.
+
+        `unused` says that it did not begin after all.
+        """
         self._used_at = now
+        if unused:
+            self._turn.undo_use()
         return self._places.free(place)
 
     def expect(self, run: int, bound: int, ready: int) -> None:
@@ -224,7 +267,7 @@ class LimitShare:
 
     def _adopt(self, places: frozenset[int], now: float) -> None:
         if places and not self._places.held:
-            self._turn_began = now
+            self._turn.begin(now)
         self._places.adopt(places)
 
     # --- what it writes next ---
@@ -277,6 +320,9 @@ class LimitShare:
         given = places.idle_for_others()
         if renews and not places.is_anybody_waiting:
             given |= places.needless()
+        if self.gives_idle and not places.is_anybody_waiting:
+            given |= places.idle
+        self.gives_idle = False
         state = _with(state, self.engine, entry._replace(places=entry.places - given))
         state = self._with_more(state, silent)
         state = self.rate.share(
@@ -326,7 +372,7 @@ class LimitShare:
 
     def _is_turn_over(self, state: LimitState, silent: Collection[str], now: float) -> bool:
         """Whether it has had its turn, where there are fewer places than engines."""
-        if now - self._turn_began < self.timing.turn:
+        if not self._turn.is_over(now):
             return False
         for bound in _bounds(state):
             shares = state.shares(bound, silent)

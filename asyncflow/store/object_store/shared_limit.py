@@ -186,10 +186,10 @@ class SharedLimit:
         if _awake() - max(since, self._waiting_since) >= self._share.timing.patience:
             raise LimitError(f"the limit {self.name!r} cannot be used: {self._trouble}")
 
-    def free_place(self, number: int) -> None:
+    def free_place(self, number: int, *, unused: bool = False) -> None:
         """Give a place back: to the engine's next task, or to others."""
         with self._lock:
-            is_for_others = self._share.give_back(number, time.monotonic())
+            is_for_others = self._share.give_back(number, time.monotonic(), unused=unused)
         if is_for_others:
             self._due.set()
 
@@ -229,6 +229,18 @@ class SharedLimit:
                 self._waiting_since = _awake()
         if ready and not self._is_fast:
             self._wake()
+
+    def let_others(self, run: int) -> None:
+        """Tasks of a run wait for another limit: others may have what no task of this engine has.
+
+        Else they would wait for it until the next renewal.
+        """
+        self.expect(run, 0, 0)
+        with self._lock:
+            share = self._share
+            share.gives_idle = len(share.has[0]) > share.places_in_use
+        if share.gives_idle:
+            self._due.set()
 
     def begin_one(self, per_second: float, slack: float, now: float) -> float:  # noqa: ARG002 - a rate here is kept by its own clock
         """Count one start now, and return 0; or return how many seconds it has to wait.
