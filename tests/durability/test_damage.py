@@ -15,7 +15,10 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, Parameter, Run, current, retry, step
 from asyncflow.errors import RunFailedError, StoreFormatError
+from asyncflow.flow.graph import Graph
+from asyncflow.flow.node import Node
 from asyncflow.scheduling import input_offsets, task_orders
+from asyncflow.store.frames import frame
 from asyncflow.store.journal import HEADER, JournalReader
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.verify import verify
@@ -23,6 +26,7 @@ from tests.durability.chaos import nonsense
 from tests.support.command_line import asyncflow
 from tests.support.flipped_byte import flip_byte
 from tests.support.store_answers import Answers, Refusal, differences, look
+from tests.support.written_runs import RunWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -655,3 +659,23 @@ async def test_a_wide_join_never_joins_other_tasks_than_those_that_lead_to_it(
     assert f"which tasks lead to {caught.value.run.pathspec}/join/{failure.task_id}" in (
         failure.message
     )
+
+
+@pytest.mark.parametrize("which", ["started", "ended"])
+def test_verify_names_the_task_of_a_forged_record(store, which):
+    """Its checksum is right, and it is no event: the index knows whose record lies there."""
+    graph = Graph("Made", [Node("start", ("end",)), Node("end")])
+    writer = RunWriter(store, "Made", "1795472683000009", graph)
+    for name in graph.nodes:
+        writer.run(name)
+    task, at = 2, getattr(writer.table[2], which)
+    writer.finish()
+    journal = writer.run_dir / "journal"
+    with JournalReader(journal) as reader:
+        size = len(reader.read_one(at))
+    with journal.open("r+b") as file:
+        file.seek(at)
+        file.write(frame(b"\xc0" * size))
+    (damage,) = verify(Layout(store)).damage
+    assert "is not an event" in damage.what
+    assert damage.affected == [f"Made/1795472683000009/end/{task}"]

@@ -74,6 +74,7 @@ class RunChecker:
         self._running = is_being_written(self._path)
         self._table = TaskTable()
         self._steps: list[str] = []
+        self._tasks_at: dict[int, int] | None = None  # by the offsets of their records
         self._holes: list[tuple[int, int, Damage]] = []  # if the journal cannot be read
         self._ended = False
         self._begun = False
@@ -275,7 +276,22 @@ class RunChecker:
             yield
         except RecordError as error:
             what = f"the record at byte {at} is not an event: {error}"
-            self._findings.damage(self._path, what, self._pathspec)
+            self._findings.damage(self._path, what, self._named_at(at))
+
+    def _named_at(self, at: int) -> str:
+        """The task that begins or ends with a record, according to the index; else the run."""
+        if self._tasks_at is None:
+            self._tasks_at = {}
+            for task in range(1, len(self._table) + 1):
+                entry = self._table[task]
+                self._tasks_at[entry.started] = self._tasks_at[entry.ended] = task
+        task = self._tasks_at.get(at, 0)
+        return self._indexed(task) if task else self._pathspec
+
+    def _indexed(self, task: int) -> str:
+        """The pathspec of a task, according to the index."""
+        step = self._table[task].step
+        return f"{self._pathspec}/{self._steps[step] if step < len(self._steps) else '?'}/{task}"
 
     def _follow(self, values: list[Any]) -> None:
         code = values[0]
@@ -326,5 +342,4 @@ class RunChecker:
         for task in range(1, len(self._table) + 1):
             entry = self._table[task]
             if begin <= entry.started < end or begin <= entry.ended < end:
-                step = self._steps[entry.step] if entry.step < len(self._steps) else "?"
-                yield f"{self._pathspec}/{step}/{task}"
+                yield self._indexed(task)
