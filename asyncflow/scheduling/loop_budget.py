@@ -16,7 +16,8 @@ wakes a task only in the turn after. So its delay is a multiple of what is allow
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from heapq import heappop, heappush
+from itertools import count
 from typing import Final
 
 from asyncflow._support.conditions import call_again
@@ -35,26 +36,29 @@ class LoopBudget:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []  # a heap, by number
+        self._numbers = count()
         self._at_once = _MOST  # pieces admitted in a turn
         self._admitted = 0  # admitted in this turn
         self._has_begun = False  # whether a piece has begun in this turn
+        self._let_go = 0  # of those that waited, how many go on in this turn and have not begun
         self._turn_began = 0.0
         self._turning: asyncio.Handle | None = None  # the call that begins the next turn
         call_again(self)
 
     async def turn(self) -> None:
         """Wait until there is time for a piece of work; return at once if there is."""
-        if self._waiters or self._admitted >= self._at_once or self._is_late:
-            wait = self._waiters.append
+        first = not (self._waiters or self._let_go)  # else it would pass those
+        if not first or self._admitted >= self._at_once or self._is_late:
+            number = next(self._numbers)
             while True:
                 waiter = self._loop.create_future()
-                wait(waiter)
+                heappush(self._waiters, (number, waiter))
                 self._watch()
                 await waiter
+                self._let_go -= 1
                 if not self._is_late:
-                    break
-                wait = self._waiters.appendleft  # it was its turn, but others have taken the time
+                    break  # else others have taken the time: it keeps its number
         else:
             self._admitted += 1
             self._watch()
@@ -83,13 +87,14 @@ class LoopBudget:
             self._at_once = max(1, self._at_once // 2)
         elif self._admitted >= self._at_once:
             self._at_once = min(self._at_once + 1, _MOST)
-        self._turn_began, self._admitted, self._has_begun = now, 0, False
+        self._turn_began, self._admitted, self._has_begun, self._let_go = now, 0, False, 0
         try:
             while self._waiters and self._admitted < self._at_once:
-                waiter = self._waiters.popleft()
+                _, waiter = heappop(self._waiters)
                 if not waiter.done():  # otherwise the waiter was cancelled
                     waiter.set_result(None)
                     self._admitted += 1
+                    self._let_go += 1
         finally:  # also if a signal handler raised an exception right here
             goes_on = bool(self._admitted or self._waiters)
             self._turning = self._loop.call_soon(self._next) if goes_on else None

@@ -59,10 +59,10 @@ async def test_a_piece_that_others_have_kept_from_its_turn_comes_first_in_the_ne
     async def work(number):
         await pace.turn()
         order.append(number)
-        time.sleep(0.003)
+        time.sleep(0.003 if number % 7 == 0 else 0)
 
-    await asyncio.gather(*(work(number) for number in range(12)))
-    assert order == [*range(12)]
+    await asyncio.gather(*(work(number) for number in range(100)))
+    assert order == [*range(100)]
 
 
 async def test_a_piece_has_its_turn_though_other_work_takes_all_the_time():
@@ -80,6 +80,24 @@ async def test_a_piece_has_its_turn_though_other_work_takes_all_the_time():
         time.sleep(0.002)
         await asyncio.sleep(0)
     assert turns < 40
+
+
+async def test_who_comes_later_passes_nobody_who_was_let_go_on():
+    """A waiter that goes on in the next turn begins before one that asks meanwhile."""
+    pace, order = LoopBudget(), []
+
+    async def work(name):
+        await pace.turn()
+        order.append(name)
+
+    tasks = [asyncio.create_task(work(number)) for number in range(5)]
+    for _ in range(10):
+        if not pace._let_go:  # the fifth has not been let go on
+            await asyncio.sleep(0)
+    assert pace._let_go == 1
+    await work("late")
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2, 3, 4, "late"]
 
 
 async def test_all_of_them_come_in_the_order_in_which_they_asked():
