@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from asyncflow.errors import LimitError
 from asyncflow.store.limit_files import Bounds
 from asyncflow.store.object_store.limit_places import Places
+from asyncflow.store.object_store.limit_rate import RateShare
 from asyncflow.store.object_store.limit_share import LimitShare, Look, Timing
 from asyncflow.store.object_store.limit_state import (
     MOST_BYTES,
@@ -446,6 +447,35 @@ def test_an_engine_looks_whether_it_is_in_before_it_leaves():
     assert not last.engines
     share.on_written(last, "2", 1.0, 1.0)
     assert not share.may_be_in
+
+
+def test_a_rate_that_is_set_anew_lets_the_next_task_start_when_it_says():
+    """An engine with half of it waits twice as long as the whole rate says."""
+    rate = RateShare(10.0)
+    rate.set_slices(SLICES // 2, 0.0)
+    assert rate.seconds_until_start(0.001, 0.0, 0.0) == 0.0
+    assert rate.seconds_until_start(0.001, 0.0, 1.0) == 1999.0
+    rate.hasten(10.0, 1.0)
+    assert rate.seconds_until_start(10.0, 0.0, 1.0) == pytest.approx(0.2)
+    rate.hasten(0.1, 1.0)
+    assert rate.seconds_until_start(0.1, 0.0, 1.0) == pytest.approx(0.2)
+
+
+def test_who_leaves_before_a_debt_was_waited_for_hands_it_on():
+    """It took the debt over with its part of the rate, perhaps in vain: the answer was lost."""
+    rate = RateShare(10.0)
+    state = LimitState(engines={"a": Entry("host", 1, 90.0, rate=1.0)}, owed=1.5)
+    taken = rate.share(state, "a", 0.0, modified=0.0, is_new=False)
+    assert (taken.owed, taken.engines["a"].slices) == (0.0, SLICES)
+    assert rate.leave(taken, 0.0, 0.0).owed == 1.5
+
+
+def test_an_engine_does_not_ask_for_places_above_the_bound_of_those_who_wait():
+    """It keeps those above only for tasks that may use them."""
+    entry = Entry("host", 1, 90.0, frozenset({0, 1, 3}), wants=((2, 5),))
+    assert (entry.demand(2), entry.demand(4)) == (2, 2)
+    assert entry._replace(wants=((2, 2), (4, 5))).demand(4) == 4
+    assert entry._replace(wants=((8, 5),)).demand(4) == 3
 
 
 def test_a_rate_that_is_set_anew_does_not_owe_what_the_former_one_did():
