@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncflow.errors import JournalError
-from asyncflow.store import journal
+from asyncflow.store import frames, journal
 from asyncflow.store.frames import PREFIX_BYTES, frame
 from asyncflow.store.journal import HEADER, JournalReader, is_being_written
 from tests.support.store_files import begin_journal
@@ -92,7 +92,7 @@ def test_records_at_the_border_of_two_reads_come_whole(tmp_path, monkeypatch):
 
 def test_a_record_too_long_to_be_read_is_not_written(monkeypatch):
     """The limit is one for both sides."""
-    monkeypatch.setattr(journal, "MAX_RECORD_BYTES", 10)
+    monkeypatch.setattr(frames, "MAX_RECORD_BYTES", 10)
     with pytest.raises(JournalError, match="too large"):
         frame(bytes(11))
 
