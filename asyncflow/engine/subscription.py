@@ -22,7 +22,7 @@ from heapq import heappop, heappush
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from asyncflow._support.conditions import Condition, in_thread
 from asyncflow._support.event_loop import check_loop
@@ -204,17 +204,19 @@ class _Bell:
 
     One timer serves them all, and those whose times are near are woken together. They take turns of
     the loop: else ten readers of a busy run would keep it from anything else for milliseconds.
+
+    It keeps nothing alive: a mailbox refers to its loop, and the loop may close before the time.
     """
 
     def __init__(self) -> None:
         self._order = count()
-        self._waiting: list[tuple[float, int, _Mailbox]] = []  # a heap
+        self._waiting: list[tuple[float, int, ref[_Mailbox]]] = []  # a heap
         self._rings_at = inf  # no handle is kept: it would refer to the loop, which has this bell
 
     def ring_at(self, due: float, mailbox: _Mailbox, loop: asyncio.AbstractEventLoop) -> None:
         """Wake this reader then."""
         mailbox.due = due
-        heappush(self._waiting, (due, next(self._order), mailbox))
+        heappush(self._waiting, (due, next(self._order), ref(mailbox)))
         if due < self._rings_at or self._rings_at < loop.time() - _LOST_SECONDS:
             self._rings_at = due
             loop.call_at(due, self._ring, due, loop)
@@ -226,8 +228,9 @@ class _Bell:
         # Its own time has come, whatever the clock says: that of uvloop may be behind its timer.
         until, events = max(rings_at, loop.time()) + _TOGETHER_SECONDS, 0
         while self._waiting and self._waiting[0][0] <= until and events < _TURN_EVENTS:
-            due, _, mailbox = heappop(self._waiting)
-            if mailbox.due == due:  # else it has been woken meanwhile
+            due, _, waiting = heappop(self._waiting)
+            mailbox = waiting()
+            if mailbox and mailbox.due == due:  # else it is gone, or has been woken meanwhile
                 events += mailbox.waiting
                 mailbox.wake()
         self._rings_at = self._waiting[0][0] if self._waiting else inf

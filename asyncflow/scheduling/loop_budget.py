@@ -36,7 +36,8 @@ class LoopBudget:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []  # a heap, by number
+        # a heap, by number and by how often it was let go on
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = count()
         self._at_once = _MOST  # pieces admitted in a turn
         self._admitted = 0  # admitted in this turn
@@ -51,9 +52,9 @@ class LoopBudget:
         first = not (self._waiters or self._let_go)  # else it would pass those
         if not first or self._admitted >= self._at_once or self._is_late:
             number = next(self._numbers)
-            while True:
+            for again in count():
                 waiter = self._loop.create_future()
-                heappush(self._waiters, (number, waiter))
+                heappush(self._waiters, (number, again, waiter))
                 self._watch()
                 await waiter
                 self._let_go -= 1
@@ -90,11 +91,12 @@ class LoopBudget:
         self._turn_began, self._admitted, self._has_begun, self._let_go = now, 0, False, 0
         try:
             while self._waiters and self._admitted < self._at_once:
-                _, waiter = heappop(self._waiters)
+                waiter = self._waiters[0][-1]
                 if not waiter.done():  # otherwise the waiter was cancelled
                     waiter.set_result(None)
                     self._admitted += 1
                     self._let_go += 1
+                heappop(self._waiters)  # last: an exception above must not lose the waiter
         finally:  # also if a signal handler raised an exception right here
             goes_on = bool(self._admitted or self._waiters)
             self._turning = self._loop.call_soon(self._next) if goes_on else None

@@ -521,6 +521,20 @@ async def test_a_bell_whose_alarm_was_lost_rings_again(run, monkeypatch):
     await asyncio.gather(*readers)
 
 
+def test_a_loop_that_ends_before_its_bell_rings_is_freed(run):
+    """It was to wake a reader: that keeps neither the loop nor the reader's mailbox."""
+
+    async def read():
+        counts: list[int] = [0] * 10
+        await ten_readers(run, counts)
+        run.publish("started")  # each is due to be woken a moment later
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(read())
+    gc.collect()
+    assert loop() is None
+
+
 async def test_the_last_event_of_a_run_is_told_at_once(run, monkeypatch):
     """Also to a reader that has just been woken: whoever waits for the end waits for nothing."""
     monkeypatch.setattr("asyncflow.engine.subscription.PACE_SECONDS", 1000)

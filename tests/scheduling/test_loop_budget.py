@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from contextlib import suppress
+
+import pytest
 
 from asyncflow.scheduling.loop_budget import LoopBudget
 
@@ -131,3 +135,48 @@ async def test_the_time_for_work_is_one_for_all_in_a_turn_of_the_loop():
     assert pace.until() == first
     await asyncio.sleep(0)
     assert pace.until() > first
+
+
+class SignalError(Exception):
+    """What a signal handler raises."""
+
+
+def raising_at(count):
+    """A trace function that raises once, at the line of this number of `LoopBudget._next`."""
+    lines = 0
+
+    def on_line(_frame, event, _argument):
+        nonlocal lines
+        lines += event == "line"
+        if event == "line" and lines == count:
+            raise SignalError
+        return on_line
+
+    def on_call(frame, _event, _argument):
+        return on_line if frame.f_code is LoopBudget._next.__code__ else None
+
+    return on_call
+
+
+@pytest.mark.parametrize("line", range(1, 61))
+async def test_a_signal_handler_that_raises_as_a_turn_begins_forgets_nobody(line, monkeypatch):
+    """Wherever it raises: all that wait go on once somebody looks again."""
+    monkeypatch.setattr("asyncflow.scheduling.loop_budget._LOST_SECONDS", 0.0)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _what: None)
+    pace, before = LoopBudget(), sys.gettrace()
+    tasks = [asyncio.create_task(pace.turn()) for _ in range(12)]
+    sys.settrace(raising_at(line))
+    try:
+        for _ in range(20):
+            await asyncio.sleep(0)
+    finally:
+        sys.settrace(before)
+    for _ in range(50):
+        with suppress(SignalError):
+            pace.call_again()
+        await asyncio.sleep(0)
+    done = [task.done() for task in tasks]
+    for task in tasks:
+        task.cancel()
+    assert done == [True] * 12
+    await asyncio.gather(*tasks)
