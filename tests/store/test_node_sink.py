@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,6 +79,34 @@ def test_what_nobody_heard_is_told_again_without_anything_new(sink, told):
     told.is_deaf = False
     sink.sync()
     assert told.heard == [(SEGMENT, 3, [])]
+
+
+def test_a_thread_waits_until_another_has_told_its_value(told, tmp_path):
+    """Else its task would be told of while nobody uploads the value."""
+    telling, may_go_on = threading.Event(), threading.Event()
+
+    def tell(*what):
+        telling.set()
+        assert may_go_on.wait(30)
+        told(*what)
+
+    slow = NodeSink(NodeCache(os.fspath(tmp_path)), "F", "1", "node", tell)
+    slow.append(b"of the second")
+    heard = []
+
+    def sync():
+        slow.sync()
+        heard.append([*told.heard])
+
+    threads = [threading.Thread(target=sync) for _ in range(2)]
+    threads[0].start()
+    assert telling.wait(30)
+    threads[1].start()
+    threads[1].join(0.2)  # it would have returned by then
+    may_go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert heard == [[(SEGMENT, 13, [])]] * 2
 
 
 def test_a_value_of_which_a_part_was_written_has_no_place(sink, told, tmp_path):

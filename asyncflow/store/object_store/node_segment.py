@@ -38,7 +38,8 @@ class NodeSegment:
         self._fd = -1
         self._pid = 0
         self._opened: Descriptor | None = None
-        self._untold = 0
+        self.end = 0
+        """Where the value that was appended last ends; 0 if there is none."""
         self._lock = Lock()
 
     def __repr__(self) -> str:
@@ -59,7 +60,7 @@ class NodeSegment:
             try:
                 if os.write(self._fd, data) != size:
                     self._write_again(data)
-                end = self._untold = os.lseek(self._fd, 0, os.SEEK_CUR)
+                end = self.end = os.lseek(self._fd, 0, os.SEEK_CUR)
             except OSError as error:
                 raise StoreError(explain_write(self.path, error)) from error
             reached("segment.appended")
@@ -74,17 +75,6 @@ class NodeSegment:
             if os.write(self._fd, data) == len(data):
                 return
         raise OSError("a part was written")
-
-    def take_untold(self) -> int:
-        """Up to where values were appended since this was called last; 0 if none was."""
-        with self._lock:
-            end, self._untold = self._untold, 0
-            return end
-
-    def untell(self, end: int) -> None:
-        """Nobody was told of that end after all: the next call of `take_untold` has it again."""
-        with self._lock:
-            self._untold = self._untold or end  # values appended since lie behind it
 
     def is_whole(self) -> bool:
         """Whether its file is still open: other code may have closed the descriptor."""

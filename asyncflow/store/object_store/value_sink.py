@@ -34,7 +34,8 @@ class NodeSink:
         self._name: Final = f"flows/{flow}/{run_id}/{self._segment.name}"
         self._file: Final = f"{run_id}/{self._segment.name}"
         self._new: list[bytes] = []
-        self._lock = Lock()
+        self._lock, self._telling = Lock(), Lock()
+        self._told = 0  # where the last value of the segment ends that was told
 
     def __repr__(self) -> str:
         return f"<NodeSink {self._name}>"
@@ -75,25 +76,28 @@ class NodeSink:
             self._new.append(digest)
 
     def sync(self) -> None:
-        """Tell what was written.
+        """Tell what was written. When it returns, all values appended before were told.
 
         Raises:
             StoreError: It is told to somebody who uploads it now, and that failed.
         """
-        end = self._segment.take_untold()
-        new: list[bytes] = []
-        if self._new:
-            with self._lock:
-                new, self._new = self._new, []
-        if not (end or new):
-            return
-        try:
-            self._tell(self._name if end else "", end, new)
-        except BaseException:
-            self._segment.untell(end)  # nobody may hear of any value before this was told
-            with self._lock:
-                self._new = [*new, *self._new]
-            raise
+        with self._telling:  # another thread may be about to tell what this one has written
+            end, new = self._segment.end, list[bytes]()
+            if self._new:
+                with self._lock:
+                    new, self._new = self._new, []
+            if not new and end == self._told:
+                return
+            try:
+                if end == self._told:
+                    self._tell("", 0, new)
+                else:
+                    self._tell(self._name, end, new)
+            except BaseException:
+                with self._lock:  # nobody may hear of any value before this was told
+                    self._new = [*new, *self._new]
+                raise
+            self._told = end
 
     def is_whole(self) -> bool:
         """Whether nobody else has closed the segment's descriptor."""
