@@ -35,10 +35,10 @@ from asyncflow.store.files import (
     open_regular,
     reason_of,
     sync_file,
-    sync_folder,
     write_all,
 )
 from asyncflow.store.mapped_files import map_file
+from asyncflow.store.synced_folders import sync_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -71,8 +71,6 @@ _STREAMED_BYTES: Final = 1 << 20
 A shorter one fits a processor's cache, and is hashed first: if it exists, it is not written.
 """
 
-_SHARDS: Final = 256  # the first byte of a digest
-
 _BATCHES_AHEAD: Final = 4  # written and not hashed yet: they should still be in the CPU's cache
 
 _SECOND_LOOK_SECONDS: Final = 0.02
@@ -82,7 +80,6 @@ _READ_BYTES: Final = 1 << 16  # a smaller file is read sooner than mapped
 _VERIFIED_BLOBS: Final = 65_536  # about 20 MB at most, in a process that has seen that many
 
 _Identity = tuple[int, int, int, int, int]
-_FolderState = tuple[int, int, int]
 
 
 class VerifiedBlobs:
@@ -466,18 +463,51 @@ class BlobWriter:
     def _rename(self, digest: str) -> None:
         """Give the file its name; if durable, return once both survive a power cut.
 
-        It is renamed first, because a file system with a journal then writes that once for the
-        bytes and the name. A power cut in between may leave a damaged file under the name. No
-        event names it yet, and `BlobStore.has` hashes it before the value counts as stored.
+        A name that is free is given first, because a file system with a journal then writes that
+        once for the bytes and the name. A power cut in between may leave a damaged file under the
+        name. No event names it yet, and `BlobStore.has` hashes it before the value counts as
+        stored.
+
+        Under a name that is taken lies what was damaged, or what another process has stored
+        meanwhile. Events may name the latter, so only a file that is synced takes its place.
         """
         if self._new is None:
             raise FileNotFoundError(errno.ENOENT, "it was closed")
         with self._layout.folder("blobs", digest[:2], make=True) as shard:
-            self._new.rename(self._name, shard, digest)
-            if self._durable:
+            if not self._durable:
+                self._new.rename(self._name, shard, digest)
+                return
+            if self._take_free_name(self._new, shard, digest):
+                self._sync_or_delete(shard, digest)
+            else:
                 reached("blob.sync")
                 sync_file(self._fd)
-                sync_names(self._layout, f"{shard.path}/{digest}")
+                self._new.rename(self._name, shard, digest)
+            sync_names(self._layout, f"{shard.path}/{digest}")
+
+    def _take_free_name(self, new: Folder, shard: Folder, digest: str) -> bool:
+        """Give the file its name; False if that is taken, or the file system has no hard links."""
+        try:
+            new.link(self._name, shard, digest)
+        except OSError:
+            return False
+        with suppress(OSError):  # else a garbage collection deletes the first name
+            new.delete(self._name)
+        return True
+
+    def _sync_or_delete(self, shard: Folder, digest: str) -> None:
+        """Sync the file; if the disk refuses its bytes, it must not stay under its name.
+
+        A later sync of it might succeed, although the bytes are lost.
+        """
+        reached("blob.sync")
+        try:
+            sync_file(self._fd)
+        except OSError:
+            with suppress(OSError):
+                if os.path.samestat(shard.status(digest), os.fstat(self._fd)):
+                    shard.delete(digest)
+            raise
 
     def _close(self) -> None:
         if self._opened is not None and self._opened.is_whole():
@@ -486,41 +516,6 @@ class BlobWriter:
         if self._new is not None:
             self._new.close()
             self._new = None
-
-
-_synced: Final[dict[str, _FolderState]] = {}
-"""What the folders of shards were like when this process last synced them, by their paths."""
-
-
-def sync_names(layout: Layout, path: str) -> None:
-    """Return once the name of a blob survives a power cut, with those of its folders.
-
-    The two above the shard are synced once, with all shards made, and again if they have changed.
-
-    Raises:
-        OSError: The disk reports an error.
-    """
-    sync_folder(path.rpartition("/")[0])
-    blobs = os.fspath(layout.blobs)
-    if _synced.get(blobs) != _state_of(blobs):
-        _synced[blobs] = _sync_shards(layout, blobs)
-
-
-def _sync_shards(layout: Layout, path: str) -> _FolderState:
-    with layout.folder("blobs") as blobs:
-        for number in range(_SHARDS):
-            with suppress(OSError):  # it is there, or its first blob makes it
-                blobs.make(f"{number:02x}")
-        state = _state_of(path)
-        blobs.sync()
-    sync_folder(layout.root)
-    return state
-
-
-def _state_of(folder: str) -> _FolderState:
-    """Which folder it is, and when an entry of it was last made, renamed or deleted."""
-    status = os.stat(folder)  # noqa: PTH116 - a path as text takes a fraction of the time
-    return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
 def open_blob(layout: Layout, digest: bytes) -> int:

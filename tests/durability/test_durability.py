@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -12,10 +13,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from asyncflow import Engine, FlowSpec, events, step
+from asyncflow import Engine, FlowSpec, codec, events, step
 from asyncflow._support.settings import Settings
 from asyncflow.engine.subscription import Channel
-from asyncflow.errors import SettingsError
+from asyncflow.errors import SettingsError, StoreError
 from asyncflow.events.records import REFERRING, code_of, fields_of, references_of
 from asyncflow.store import journal as journal_module
 from asyncflow.store.blobs import BlobStore
@@ -105,6 +106,66 @@ def test_the_folders_above_the_shards_are_synced_once(store, synced):
     shards = [str(Path(layout.blob(digest)).parent) for digest in digests]
     assert Counter(shards) <= Counter(synced)
     assert len(synced) == 2 * len(digests) + len(above)
+
+
+def test_a_blob_that_is_stored_is_replaced_only_by_one_that_is_synced(store, monkeypatch):
+    """Two processes store the same value at once, and events of one name it already."""
+    layout = Layout.open(store, create=True)
+    blobs, data = BlobStore(layout, durable=True), os.urandom(300_000)
+    with blobs.writer() as late:
+        late.write_and_hash([data])
+        path = Path(layout.blob(blobs.put_new([data], len(data))))
+        first, there = path.stat().st_ino, []
+
+        def sync(descriptor):
+            there.append(path.stat().st_ino)
+            os.fdatasync(descriptor)
+
+        monkeypatch.setattr("asyncflow.store.blobs.sync_file", sync)
+        late.commit(late.digest)
+    assert there == [first]
+    assert path.stat().st_ino != first
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_a_blob_whose_bytes_the_disk_refuses_is_not_there(store, monkeypatch, is_taken):
+    """A second sync of the same file might succeed, although its bytes are lost."""
+    layout = Layout.open(store, create=True)
+    blobs, data = BlobStore(layout, durable=True), os.urandom(300_000)
+    path = Path(layout.blob(codec.digest(data)))
+    if is_taken:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"damaged")
+
+    def refuse(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr("asyncflow.store.blobs.sync_file", refuse)
+        with pytest.raises(StoreError, match="Input/output error"):
+            blobs.put_new([data], len(data))
+    left = [each.read_bytes() for each in layout.blobs.rglob("*") if each.is_file()]
+    assert left == [b"damaged"] * is_taken
+    blobs.put_new([data], len(data))
+    assert path.read_bytes() == data
+
+
+def test_a_blob_is_stored_where_there_are_no_hard_links(store, monkeypatch, synced):
+    """It is synced before it gets its name."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    layout = Layout.open(store, create=True)
+    data = os.urandom(300_000)
+    digest = BlobStore(layout, durable=True).put_new([data], len(data))
+    path = Path(layout.blob(digest))
+    assert path.read_bytes() == data
+    draft, shard, *_ = synced[-4:]
+    assert Path(draft).parent == layout.blobs / "new"
+    assert shard == str(path.parent)
 
 
 def test_a_folder_of_blobs_that_was_made_anew_is_synced_again(store, synced):
