@@ -119,6 +119,7 @@ class EventReader:
                 ended = self._add_each(some, news)
             else:
                 self._add_plain(unpacked, news)
+                ended = False  # none of them ends a run
         return Excerpt(news, batch.after, ended)
 
     def _add_plain(self, unpacked: Sequence[list[Any]], news: list[Publication]) -> None:

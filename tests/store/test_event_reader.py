@@ -73,6 +73,15 @@ def test_many_at_once_are_the_same_events(kinds: list[str]) -> None:
         assert events_in(run, EveryRecord(), READ_RECORDS) == one_by_one
 
 
+@pytest.mark.parametrize("after", [0, 1, 200])
+def test_a_run_has_ended_if_the_last_record_says_so(tmp_path: Path, after: int) -> None:
+    """Not one before it, however many are checked at once."""
+    run = run_of(tmp_path, [*["started"] * 127, "ended", *["started"] * after])
+    for records in (READ_RECORDS - 1, READ_RECORDS):
+        excerpt = EventReader(run).read(len(HEADER), EventFilter[Event](), records=records)
+        assert excerpt.ended == (not after)
+
+
 @pytest.mark.parametrize("kind", FORGED)
 def test_a_forged_record_is_refused_in_the_same_words(tmp_path: Path, kind: str) -> None:
     """Among many that are right."""
