@@ -232,9 +232,18 @@ class Limits:
             limit.forget(waiter)
 
     def settle(self) -> None:
-        """All woken runs were tried: leave the queue of each limit that none of them waits for."""
+        """All woken runs were tried: leave the queue of each limit that none of them waits for.
+
+        A run that waits for no limit any more keeps no place for tasks to come, either: these may
+        be gone, and the run may go on for long.
+        """
+        settled: set[int] = set()
         for limit in self._limits.values():
-            limit.settle()
+            settled.update(limit.settle())
+        for number in settled:
+            if not any(limit.has_waiting(number) for limit in self._limits.values()):
+                for limit in self._limits.values():
+                    limit.keep_none(number)
 
     # --- what was set ---
 
@@ -398,6 +407,12 @@ class _Limit:
             self._kept.add(waiter.number)
             self.file.expect(waiter.number, at_once, 1)
 
+    def keep_none(self, number: int) -> None:
+        """No task of a run waits for another limit any more."""
+        if number in self._kept:
+            self._kept.discard(number)
+            self.file.expect(number, 0, 0)
+
     def let_others(self, waiter: Waiter) -> None:
         """Tasks of a run wait for another limit, and take no place here before one there."""
         self._kept.discard(waiter.number)
@@ -470,18 +485,23 @@ class _Limit:
             self._tried.append(number)
             self._wake(self._woken)
 
-    def settle(self) -> None:
-        """The woken runs have been tried."""
+    def settle(self) -> list[int]:
+        """The woken runs have been tried. Return those that do not wait here any more."""
         self._woken = None
-        if self._tried:
-            for number in self._tried:
-                if number not in self._waiting and number not in self._kept:
-                    self.file.expect(number, 0, 0)
-            self._tried.clear()
+        settled = [number for number in self._tried if number not in self._waiting]
+        for number in settled:
+            if number not in self._kept:
+                self.file.expect(number, 0, 0)
+        self._tried.clear()
         if not self._waiting:
             self._leave_line()
         elif not self._full and self._timer is None:
             self._look_after(self.file.look_seconds)
+        return settled
+
+    def has_waiting(self, number: int) -> bool:
+        """Whether a run waits here."""
+        return number in self._waiting
 
     def _on_news(self) -> None:
         """The limit may be free; called in any thread."""

@@ -678,6 +678,33 @@ async def test_who_has_something_of_the_limit_or_gets_it_now_and_then_is_not_tol
     assert told([], caplog) == [1]
 
 
+async def test_a_run_keeps_a_place_only_while_it_waits_for_another_limit(tmp_path, monkeypatch):
+    """Its tasks may be gone while it goes on: then it wants nothing of either limit."""
+    wanted = {}
+
+    def expect(file, _, at_once, ready):
+        wanted[file.name] = ready if at_once else 0
+
+    monkeypatch.setattr(LimitFile, "expect", expect)
+    two = [("a", 1, None), ("b", 1, None)]
+    woken: list[Any] = []
+    limits = Limits(FolderLimits(tmp_path), InlineExecutor(), woken.append)
+    limits.open(Graph("Flow", [Node("start", ("end",), options={"limit": two}), Node("end")]))
+    await asyncio.sleep(0)
+    with LimitFile.open(tmp_path, "b") as other:
+        assert other.take_place(0)
+        run = Waiting(1)
+        for _ in range(2):
+            assert limits.take(run, needs_of(two)) is None
+            limits.settle()
+            assert wanted == {"a": 1, "b": 1}
+            limits._limits["b"].look()
+        assert woken == [run, run]
+        limits.settle()
+        assert wanted == {"a": 0, "b": 0}
+    limits.close()
+
+
 async def test_a_cancelled_run_gives_up_what_it_has_and_its_place_in_line(store, engine):
     """Nothing is held for it any more."""
     async with engine.subscribe(events.TaskStarted) as stream:
