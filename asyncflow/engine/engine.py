@@ -241,10 +241,10 @@ class Engine(Starter, Watchable):
 
     def _look(self) -> None:
         self._looking = None
+        if self._live or self._starting or self._closed:
+            self._keep_looking()  # first: else an exception of a signal handler here ends it
         look_again(self._loop)
         self._loop.call_soon(self._live.look)  # in a turn of its own: there may be many runs
-        if self._live or self._starting or self._closed:
-            self._keep_looking()
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):
