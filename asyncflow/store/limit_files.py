@@ -234,27 +234,27 @@ class LimitFile:
             if not alone:
                 return 0.001
             distance = 1 / per_second
-            due = self._number_at(_NEXT_AT) / 1e6
+            due = _number_at(self._descriptor, _NEXT_AT) / 1e6
             if due > now + max(_FAR_SECONDS, distance):
                 due = now
             if due - slack > now:
                 return due - slack - now
-            self._write_number(_NEXT_AT, int((max(now, due) + distance) * 1e6))
+            _write_number(self._descriptor, _NEXT_AT, int((max(now, due) + distance) * 1e6))
             return 0.0
 
     def undo_one(self, per_second: float) -> None:
         """Take back a start that was counted but did not happen."""
         with self._guarded() as alone:
             if alone:
-                earlier = self._number_at(_NEXT_AT) - int(1e6 / per_second)
-                self._write_number(_NEXT_AT, max(0, earlier))
+                earlier = _number_at(self._descriptor, _NEXT_AT) - int(1e6 / per_second)
+                _write_number(self._descriptor, _NEXT_AT, max(0, earlier))
 
     def hasten(self, per_second: float, now: float) -> None:
         """The rate was changed: the next start comes no later than this one says."""
         with self._guarded() as alone:
             next_at = int((now + 1 / per_second) * 1e6)
-            if alone and self._number_at(_NEXT_AT) > next_at:
-                self._write_number(_NEXT_AT, next_at)
+            if alone and _number_at(self._descriptor, _NEXT_AT) > next_at:
+                _write_number(self._descriptor, _NEXT_AT, next_at)
 
     # --- looking ---
 
@@ -267,12 +267,6 @@ class LimitFile:
         return self._locks.count_others(_LINE, _TICKETS)
 
     # --- how it works ---
-
-    def _number_at(self, offset: int) -> int:
-        return int.from_bytes(os.pread(self._descriptor, 8, offset), "little")
-
-    def _write_number(self, offset: int, number: int) -> None:
-        os.pwrite(self._descriptor, number.to_bytes(8, "little"), offset)
 
     @contextmanager
     def _guarded(self) -> Iterator[bool]:
@@ -360,6 +354,14 @@ class FolderLimits:
         """
         with LimitFile.open(self._folder, name, mend=True) as file:
             file.set_bounds(bounds)
+
+
+def _number_at(descriptor: int, offset: int) -> int:
+    return int.from_bytes(os.pread(descriptor, 8, offset), "little")
+
+
+def _write_number(descriptor: int, offset: int, number: int) -> None:
+    os.pwrite(descriptor, number.to_bytes(8, "little"), offset)
 
 
 def _create(folder: Folder, name: str) -> None:
