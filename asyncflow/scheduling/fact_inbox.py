@@ -257,4 +257,4 @@ class FactInbox:
             self._gangs.end(gang)
 
     def __repr__(self) -> str:
-        return f"<FactInbox of {len(self.facts)} facts, {self.output_bytes} bytes of output>"
+        return f"<FactInbox of {len(self)} facts, {self.output_bytes} bytes of output>"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 LONG_TESTS: Final = Path(__file__).parents[1] / "long_tests.txt"
-_ONE: Final = 0.8
-_ALL: Final = 2.0
+_ONE: Final = 0.6
+_ALL: Final = 1.5
 
 
 def long_functions() -> set[str]:
