@@ -70,7 +70,7 @@ class PlainReports:
             if type(report) is not Storing:
                 number = told.note(reports, number, assigned)
                 continue
-            if slot.tasks.pop(report.key, None) is not None:  # the run is not told
+            if tasks.pop(report.key, None) is not None:  # the run is not told
                 storing[report.key], slot.storing_bytes = assigned, report.size
                 told.storing.append(assigned)
             number += 1
