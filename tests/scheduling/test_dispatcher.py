@@ -27,6 +27,7 @@ from asyncflow.workers.messages import (
     Opened,
     Opening,
     ReportStream,
+    ShutDown,
     Started,
     StartItems,
     StartTask,
@@ -59,6 +60,7 @@ class Source:
         self.given_back = []
         self.taken = 0
         self.facts = []
+        self.begun = []
         self.backlog_bytes = 0
 
     @property
@@ -97,7 +99,8 @@ class Source:
         self.given_back.append(task_id)
 
     def on_started(self, tasks, pid, node):
-        """It has begun there."""
+        """They have begun there."""
+        self.begun += [(task, pid, node) for task in tasks]
 
     def tell(self, *facts):
         self.facts += facts
@@ -264,6 +267,50 @@ async def test_a_task_is_told_as_a_whole_if_one_read_has_its_start_and_its_end(p
     assert (begun, ended, begun_last) == (Started(first), done[first], Started(last))
     assert many == Ran(worker.pid, "", [(Started(key), done[key]) for key in (second, *keys[:31])])
     assert few.tasks == [key.task for key in keys[31:]]
+
+
+async def test_a_start_is_told_alone_if_the_next_report_is_the_end_of_another_task(play):
+    """Tasks of one event loop begin and end in any order. The run hears at once where each runs."""
+    game = play(1)
+    source = Source(1, 4, is_async=True)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.dispatcher.on_reports(worker, [Opened(1)])
+    keys = [worker.receive().key for _ in range(4)]
+    done = [Succeeded(key, 0.0001, Outcome(), (0, 0)) for key in keys]
+    reports = [Started(keys[1]), Started(keys[2]), done[1], Started(keys[3]), done[2]]
+    game.dispatcher.on_reports(worker, reports)
+    assert source.facts == reports
+    assert source.begun == [(key.task, worker.pid, "") for key in keys[1:]]
+
+
+async def test_the_last_reports_of_a_read_are_told_as_a_whole_too(play):
+    """Also if they are all that it has."""
+    game = play(1)
+    source = Source(1, 1)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    game.dispatcher.on_reports(worker, [Opened(1)])
+    key = worker.receive().key
+    pair = Started(key), Succeeded(key, 0.0001, Outcome(), (0, 0))
+    game.dispatcher.on_reports(worker, pair)
+    assert source.facts == [Ran(worker.pid, "", [pair])]
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_a_worker_that_was_to_stop_leaves_once_its_last_step_has_ended(play, is_stored):
+    """It has survived until then, and its place is needed; its values may still be uploaded."""
+    game = play(1)
+    game.dispatcher.enter(Source(1, 2, seconds=0.005))
+    (worker,) = game.workers
+    game.dispatcher.on_reports(worker, [Opened(1)])
+    first, last = (worker.receive().key for _ in range(2))
+    worker.stop_reason = "it was killed"
+    done = [Succeeded(key, 0.005, Outcome(), (0, 0)) for key in (first, last)]
+    game.dispatcher.on_reports(worker, [Started(first), done[0], Started(last)])
+    assert ShutDown() not in worker.sent
+    game.dispatcher.on_reports(worker, [Storing(last, 20_000)] if is_stored else done[1:])
+    assert worker.sent[-1] == ShutDown()
 
 
 async def test_what_reports_of_short_tasks_cost_whose_values_are_uploaded(play):
