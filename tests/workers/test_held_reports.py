@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncflow.errors import PoolError
 from asyncflow.values import Outcome
 from asyncflow.workers.held_reports import HeldReports
 from asyncflow.workers.messages import (
@@ -76,19 +77,19 @@ class Listener:
         self.heard.append((worker, how))
 
     def on_stopped(self, worker, how):
-        """It does not happen."""
+        self.heard.append((worker, ("stopped", how)))
 
     def on_continued(self, worker):
-        """It does not happen."""
+        self.heard.append((worker, "continued"))
 
     def on_refused(self, kind, error):
-        raise error
+        self.heard.append((kind, error))
 
     def on_room(self):
-        """It does not happen."""
+        self.heard.append((None, "room"))
 
     def on_broken(self, error):
-        """It does not happen."""
+        self.heard.append((None, error))
 
     def of(self, worker):
         return [report for whose, report in self.heard if whose == worker]
@@ -236,6 +237,38 @@ async def test_successes_with_values_of_two_runs_wait_for_both(play):
     assert play.heard() == [Storing(key(1), 4711), Pong(), *(Storing(key(n), 4711) for n in (2, 3))]
     play.end(0)
     assert [report.key for report in play.heard()[4:]] == [key(1), key(2), key(3)]
+
+
+async def test_successes_with_values_of_two_runs_wait_for_both_if_all_say_what_they_wrote(play):
+    """A segment is one run's: the end of one says nothing of the other."""
+    other = Wrote("flows/F/2/n.seg", 20, ())
+    play.report(to_store(1, A), to_store(2, other), Started(key(3)))
+    assert [upload.wrote for upload in play.uploader.uploads] == [A, other]
+    play.end(1)
+    assert [type(report) for report in play.heard()] == [Storing, Storing, Started]
+    play.end(0)
+    assert [report.key for report in play.heard()[3:]] == [key(1), key(2)]
+
+
+async def test_a_start_passes_while_values_of_its_worker_are_uploaded(play):
+    """Alone, too: it names nothing."""
+    play.report(to_store(1, A))
+    play.report(Started(key(2)))
+    assert play.heard() == [Storing(key(1), 4711), Started(key(2))]
+
+
+async def test_what_happens_to_workers_passes_at_once(play):
+    """Also while their values are uploaded: no report names it."""
+    play.report(A, succeeded(1))
+    refused, broken = PoolError("no memory"), PoolError("no more")
+    play.held.on_stopped("w", "SIGSTOP")
+    play.held.on_continued("w")
+    play.held.on_refused("kind", refused)
+    play.held.on_room()
+    play.held.on_broken(broken)
+    workers = [("w", ("stopped", "SIGSTOP")), ("w", "continued")]
+    pool = [("kind", refused), (None, "room"), (None, broken)]
+    assert play.listener.heard[1:] == workers + pool
 
 
 async def test_a_success_whose_value_cannot_be_stored_has_failed(play):
