@@ -106,6 +106,8 @@ def test_the_folders_above_the_shards_are_synced_once(store, synced):
     shards = [str(Path(layout.blob(digest)).parent) for digest in digests]
     assert Counter(shards) <= Counter(synced)
     assert len(synced) == 2 * len(digests) + len(above)
+    folders = {each.name for each in layout.blobs.iterdir()}
+    assert folders == {"new"} | {f"{first:02x}" for first in range(256)}  # none is made later
 
 
 def test_a_blob_that_is_stored_is_replaced_only_by_one_that_is_synced(store, monkeypatch):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from asyncflow.events import Event, RunStarted, TaskEvent, TaskStarted
+from asyncflow.events import Event, RunStarted, TaskEvent, TaskFailed, TaskStarted
 from asyncflow.events.selection import EventFilter
 from asyncflow.events.types import to_microseconds
 from asyncflow.flow.graph import Graph
@@ -21,8 +21,16 @@ from asyncflow.scheduling.gangs import Gangs
 from asyncflow.scheduling.item_streams import ItemStreams
 from asyncflow.scheduling.plan import Plan
 from asyncflow.store.run_index import RunIndex
-from asyncflow.values import Outcome
-from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, StartTask, Succeeded
+from asyncflow.values import ITEM_DIGEST_BYTES, Outcome
+from asyncflow.workers.messages import (
+    AttemptKey,
+    Failed,
+    Logged,
+    Started,
+    StartTask,
+    Succeeded,
+    Yielded,
+)
 from tests.support.call_counts import counted_calls
 
 if TYPE_CHECKING:
@@ -196,6 +204,21 @@ def test_nodes_of_a_gang_that_ran_come_in_as_a_gang():
     assert [event.pid for event in started] == [41, 41]
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_an_attempt_that_has_yielded_fewer_items_than_were_announced_has_failed(together):
+    """Whether its success is told alone or with its start: others may have had the rest."""
+    mail = Mail(1)
+    (key,) = mail.keys
+    mail.inbox.add(Yielded(key, 0, 2, b"", b"", bytes(2 * ITEM_DIGEST_BYTES)))
+    mail.collect()
+    ended = Succeeded(key, 0.1, Outcome(fanout=1), (0, 0))
+    mail.inbox.add(*([Ran(41, "", [(Started(key), ended)])] if together else [ended]))
+    event = EventFilter[TaskEvent]().pick(mail.collect().events)[-1]
+    mail.recorder.streams.close()
+    assert isinstance(event, TaskFailed)
+    assert event.exception_type == "asyncflow.errors.TransitionError"
+
+
 def test_the_start_of_a_short_task_waits_for_its_end():
     """For as long as that takes as a rule; both are then in one batch."""
     mail = Mail(2)
@@ -213,7 +236,7 @@ def test_the_start_of_a_task_that_takes_longer_than_others_is_written_soon():
     mail.recorder.expected["work"] = 0.002
     mail.inbox.add(Started(mail.keys[0]))
     ((due, call),) = mail.clock.timers
-    assert mail.clock.now < due < mail.clock.now + 0.01
+    assert due - mail.clock.now == pytest.approx(0.005)  # twice as long, and 1 ms to store it
     mail.clock.now = due - 0.0005
     call()
     assert mail.added == 1
