@@ -9,7 +9,7 @@ from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _GET: Final[int] = getattr(fcntl, "F_GETSIG", -1)  # of Linux
 _SET: Final[int] = getattr(fcntl, "F_SETSIG", -1)
@@ -91,6 +91,10 @@ class Descriptors:
         self._numbers = [number for number, _ in each]
         marks = [descriptor._mark for _, descriptor in each]  # noqa: SLF001 - of this module
         self._marks = marks if all(marks) else None
+
+    def with_others(self, others: Iterable[Descriptor]) -> Descriptors:
+        """These, and others where they are."""
+        return Descriptors([*self._each, *((each.number, each) for each in others)])
 
     def are_whole(self) -> bool:
         """Whether the same files are open under all of these numbers."""

@@ -21,6 +21,7 @@ assigned. Each task has its own copy: if it changes one in place, only that task
 from __future__ import annotations
 
 import sys
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import FlowError
@@ -91,7 +92,7 @@ class FlowSpec:
         expected = node.transition
         if state.transition is not None:
             raise misled(state, f"called self.next(...) twice, first as {state.transition}")
-        written: list[Any] = [getattr(self, name) for name in node.next]
+        written: list[Any] = [*map(getattr, repeat(self), node.next)]
         if node.condition is not None:
             written = [{case: getattr(self, name) for case, name in node.cases}]
         is_gang = num_parallel is not None or node.num_parallel is not None

@@ -21,10 +21,16 @@ Flow = TypeVar("Flow", bound=FlowSpec)
 
 def bind(cls: type[Flow], state: BoundTask) -> Flow:
     """Make the instance for one task, not yet initialized; its artifacts come from `state`."""
-    own: Any = cls
-    flow: Flow = object.__new__(_overlay(own))
+    flow: Flow = object.__new__(instance_class(cls))
     flow.__dict__[STATE] = state
     return flow
+
+
+def instance_class(cls: type[Flow]) -> type[Flow]:
+    """The class of the instances that `bind` makes."""
+    own: Any = cls
+    made: type[Flow] = _overlay(own)
+    return made
 
 
 def initialize(instance: FlowSpec) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
+    from asyncflow._support.guarded_descriptor import Descriptor
     from asyncflow.codec import Chunk
     from asyncflow.store.near_items import FoundItem
     from asyncflow.store.value_interface import GoOn, LargeValue, Later, ValueSink, ValueSource
@@ -107,9 +108,10 @@ class ArtifactWriter:
     ) -> None:
         self.close()
 
-    def is_whole(self) -> bool:
-        """Whether its file is still open: other code may have closed the descriptor."""
-        return self._sink.is_whole()
+    @property
+    def opened(self) -> Sequence[Descriptor]:
+        """Its descriptors that are open now, always in the same list."""
+        return self._sink.opened
 
     def close(self) -> None:
         """Close its file; writing another value opens it again."""
@@ -404,9 +406,11 @@ class ArtifactReader:
             ArtifactMissingError: The file that holds it is gone.
             ArtifactCorruptError: Its bytes are not those that were written.
         """
-        found = self._found_item(ref, index)
-        if found is not None:
-            return found.text
+        near = self._near  # as `_found_item` does: each task asks
+        if near is not None and near.digest == ref.digest:
+            found = near.found.get(index)
+            if found is not None:
+                return found.text
         trailer = self._trailer_for(ref, index, name)
         if not trailer.has_texts:
             return ""

@@ -27,10 +27,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from asyncflow._support.guarded_descriptor import Descriptor
     from asyncflow.errors import JournalError
     from asyncflow.store.frames import RecordBatch
     from asyncflow.store.incoming_interface import IncomingRun
@@ -140,8 +141,9 @@ class OpenJournal(Protocol):
     def is_torn(self, at: int, /) -> bool:
         """Whether a crash explains the bytes from `at` on, behind the last whole record."""
 
-    def is_whole(self) -> bool:
-        """Whether it can still be read: a step may have closed its descriptor by mistake."""
+    @property
+    def opened(self) -> Sequence[Descriptor]:
+        """Its descriptors, which a step may close by mistake."""
 
     def close(self) -> None:
         """Close it. Harmless when repeated."""

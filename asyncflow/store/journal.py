@@ -458,7 +458,8 @@ class JournalReader(RecordReader):
         """
         self.path = path
         self._file = OwnDescriptor(open_regular(path))
-        self._opened = Descriptor(self._file.number)
+        self.opened = [Descriptor(self._file.number)]
+        """Its descriptor, which other code may close by mistake."""
         try:
             self._check_header()
         except JournalError:
@@ -467,10 +468,6 @@ class JournalReader(RecordReader):
 
     def _pread(self, size: int, offset: int) -> bytes:
         return os.pread(self._file.number, size, offset)
-
-    def is_whole(self) -> bool:
-        """Whether its file is still open: other code may have closed the descriptor."""
-        return self._opened.is_whole()
 
     def size(self) -> int:
         """Length of the file in bytes, a torn tail included."""

@@ -44,7 +44,8 @@ class SegmentWriter:
         self.path = path
         self.name = path.name
         self._fd = -1
-        self._opened: Descriptor | None = None
+        self.opened: Final[list[Descriptor]] = []
+        """The descriptor of its file, while that is open: other code may close it by mistake."""
         self._size = 0
         self._pid = 0
         self._unsynced = False
@@ -117,10 +118,6 @@ class SegmentWriter:
         else:
             reached("segment.synced")
 
-    def is_whole(self) -> bool:
-        """Whether its file is still open: other code may have closed the descriptor."""
-        return self._opened is None or self._opened.is_whole()
-
     def close(self) -> None:
         """Close the file; a later `append` opens it again."""
         with self._changing:
@@ -129,7 +126,8 @@ class SegmentWriter:
     def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd, self._opened, self._sync_error = -1, None, None
+            self._fd, self._sync_error = -1, None
+            self.opened.clear()
 
     def _open(self) -> None:
         self._close()
@@ -155,7 +153,7 @@ class SegmentWriter:
             return False
         self.path, self.name = self._wanted.with_name(name), name
         self._fd, self._pid = fd, os.getpid()
-        self._opened = Descriptor(fd)
+        self.opened[:] = [Descriptor(fd)]
         self._folder_synced = False
         return True
 

@@ -9,6 +9,7 @@ from blake3 import blake3
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from asyncflow._support.guarded_descriptor import Descriptor
     from asyncflow.codec import Chunk
     from asyncflow.store.value_interface import GoOn
 
@@ -37,9 +38,10 @@ class Unstored:
     def sync(self) -> None:
         """Do nothing."""
 
-    def is_whole(self) -> bool:
-        """Whether it can be used: always."""
-        return True
+    @property
+    def opened(self) -> Sequence[Descriptor]:
+        """None."""
+        return ()
 
     def close(self) -> None:
         """Do nothing."""

@@ -17,8 +17,9 @@ from asyncflow.store.segments import SUFFIX, SegmentWriter
 from asyncflow.values import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from asyncflow._support.guarded_descriptor import Descriptor
     from asyncflow.codec import Chunk
     from asyncflow.errors import ArtifactError
     from asyncflow.store.layout import Layout
@@ -77,9 +78,10 @@ class ValueFilesWriter:
         if self._durable:
             self._segment.sync()
 
-    def is_whole(self) -> bool:
-        """Whether nobody else has closed the segment's descriptor."""
-        return self._segment.is_whole()
+    @property
+    def opened(self) -> Sequence[Descriptor]:
+        """The segment's descriptor, while it is open."""
+        return self._segment.opened
 
     def close(self) -> None:
         """Close the segment; a later `append` opens it again."""

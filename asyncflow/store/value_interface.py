@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from asyncflow._support.guarded_descriptor import Descriptor
     from asyncflow.codec import Chunk
     from asyncflow.errors import ArtifactError
     from asyncflow.values import ArtifactRef
@@ -87,8 +88,9 @@ class ValueSink(Protocol):
             StoreError: It cannot be told that it is durable.
         """
 
-    def is_whole(self) -> bool:
-        """Whether it can still be written to: a step may have closed its descriptor by mistake."""
+    @property
+    def opened(self) -> Sequence[Descriptor]:
+        """Its descriptors that are open now, always in the same list: a step may close one."""
 
     def close(self) -> None:
         """Close what is open; a later `append` opens it again."""

@@ -474,7 +474,7 @@ _REPORT_KINDS: Final = {cls: int(kind) for kind, cls in _REPORTS.items()}
 
 
 _new_key: Final = partial(tuple.__new__, AttemptKey)  # half the time of `_make`
-_new_outcome: Final = partial(tuple.__new__, Outcome)
+new_outcome: Final = partial(tuple.__new__, Outcome)
 new_usage: Final = partial(tuple.__new__, Usage)
 _new_start_task: Final = partial(tuple.__new__, StartTask)
 new_started: Final = partial(tuple.__new__, Started)
@@ -584,7 +584,7 @@ class ReportStream:
         for message in self._unpacker:  # the usual ones here, which saves a call for each
             if message[0] == _SUCCEEDED:
                 _, key, seconds, outcome, spooled, usage = message
-                head = _new_key(key), seconds, _new_outcome(outcome)
+                head = _new_key(key), seconds, new_outcome(outcome)
                 reports.append(new_succeeded((*head, spooled, new_usage(usage))))
             elif message[0] == _STARTED:
                 _, key, item = message

@@ -37,7 +37,8 @@ class NodeSegment:
         self.path: Final = f"{cache.run_dir(flow, run_id)}/{self.name}"
         self._fd = -1
         self._pid = 0
-        self._opened: Descriptor | None = None
+        self.opened: Final[list[Descriptor]] = []
+        """The descriptor of its file, while that is open: other code may close it by mistake."""
         self.end = 0
         """Where the value that was appended last ends; 0 if there is none."""
         self._lock = Lock()
@@ -76,10 +77,6 @@ class NodeSegment:
                 return
         raise OSError("a part was written")
 
-    def is_whole(self) -> bool:
-        """Whether its file is still open: other code may have closed the descriptor."""
-        return self._opened is None or self._opened.is_whole()
-
     def close(self) -> None:
         """Close the file; a later `append` opens it again."""
         with self._lock:
@@ -88,7 +85,8 @@ class NodeSegment:
     def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd, self._opened = -1, None
+            self._fd = -1
+            self.opened.clear()
 
     def _open(self) -> None:
         self._close()
@@ -99,4 +97,4 @@ class NodeSegment:
                 self._fd = folder.open_file(self.name, flags)
         except OSError as error:
             raise StoreError(explain_write(self.path, error)) from error
-        self._opened, self._pid = Descriptor(self._fd), os.getpid()
+        self.opened[:], self._pid = [Descriptor(self._fd)], os.getpid()

@@ -25,8 +25,9 @@ from asyncflow.store.object_store.piece_file import PieceFile, append_piece
 from asyncflow.store.object_store.pieces import MOST_BYTES, WRITER_BYTES, Piece, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from asyncflow._support.guarded_descriptor import Descriptor
     from asyncflow.store.frames import RecordBatch
     from asyncflow.store.journal import JournalWriter
     from asyncflow.store.object_store.claim import Claim
@@ -330,9 +331,10 @@ class PieceJournal(RecordReader):
         self._file.refresh()
         return self._file.size
 
-    def is_whole(self) -> bool:
-        """Always: no descriptor belongs to it."""
-        return True
+    @property
+    def opened(self) -> Sequence[Descriptor]:
+        """None."""
+        return ()
 
     def close(self) -> None:
         """Does nothing: no descriptor belongs to it."""

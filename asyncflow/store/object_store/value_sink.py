@@ -13,6 +13,7 @@ from asyncflow.store.object_store.node_segment import NodeSegment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from asyncflow._support.guarded_descriptor import Descriptor
     from asyncflow.codec import Chunk
     from asyncflow.store.blobs import BlobWriter
     from asyncflow.store.object_store.node_cache import NodeCache
@@ -99,9 +100,10 @@ class NodeSink:
                 raise
             self._told = end
 
-    def is_whole(self) -> bool:
-        """Whether nobody else has closed the segment's descriptor."""
-        return self._segment.is_whole()
+    @property
+    def opened(self) -> Sequence[Descriptor]:
+        """The segment's descriptor, while it is open."""
+        return self._segment.opened
 
     def close(self) -> None:
         """Close the segment; a later `append` opens it again."""

@@ -28,7 +28,10 @@ from _signal import (  # type: ignore[import-not-found] # those of `signal` are 
 )
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, cast
+from os import getcwd
+from os import umask as set_umask
+from sys import getrecursionlimit
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.paths import working_directory
@@ -79,8 +82,11 @@ class ProcessSettings(NamedTuple):
     """Attributes of `sys` that programs assign to: streams, hooks."""
     handlers: tuple[Any, ...]
     """Signal handlers."""
-    plain: Sequence[object]
-    """`sys.argv`, the limit of recursion, the locale."""
+    argv: list[str]
+    """`sys.argv`."""
+    recursion: int
+    """The limit of recursion."""
+    locale: str
     umask: int
     blocked: frozenset[int]
     """The signals that the main thread blocks; never a stop signal."""
@@ -88,37 +94,45 @@ class ProcessSettings(NamedTuple):
     @classmethod
     def now(cls) -> ProcessSettings:
         """The present settings."""
-        return cls(_of_sys(), _handlers(), _plain(), _umask(), _blocked())
+        argv, recursion = [*getattr(sys, "argv", ())], sys.getrecursionlimit()
+        locale = setlocale(LC_ALL, None)
+        return cls(_of_sys(), _handlers(), argv, recursion, locale, _umask(), _blocked())
 
     def put_back(self) -> None:
         """Restore them. In the main thread.
 
         It takes some three microseconds if nothing has changed.
         """
-        os.umask(self.umask)
+        of_sys, handlers, argv, recursion, locale, umask, blocked = self
+        set_umask(umask)
         setitimer(_REAL, 0.0)
-        of_sys, handlers = _of_sys(), tuple(map(getsignal, _SIGNALS))
-        if not _is_same(of_sys, self.of_sys):
-            for name, value in zip(_SYS, self.of_sys, strict=True):
-                setattr(sys, name, value)
-        if not _is_same(handlers, self.handlers):
-            _handle(self.handlers, handlers)
-        pthread_sigmask(_SET, self.blocked)  # after the handlers: one may wait that was blocked
-        if _plain() != self.plain:
-            argv, recursion, locale = self.plain
-            sys.argv = list(cast("tuple[str]", argv))
-            sys.setrecursionlimit(cast("int", recursion))
-            setlocale(LC_ALL, cast("str", locale))
+        try:  # `==` asks for identity first: a fifth of what `all(map(is_, …))` takes
+            is_same = (
+                of_sys == _read_sys(sys)
+                and handlers == tuple(map(getsignal, _SIGNALS))
+                and argv == sys.argv
+                and recursion == getrecursionlimit()
+                and locale == setlocale(LC_ALL, None)
+            )
+        except Exception:  # noqa: BLE001 - what a step has put there may refuse to be compared
+            is_same = False
+        if not is_same:
+            self._put_back_changed()
+        pthread_sigmask(_SET, blocked)  # after the handlers: one may wait that was blocked
+
+    def _put_back_changed(self) -> None:
+        for name, value in zip(_SYS, self.of_sys, strict=True):
+            setattr(sys, name, value)
+        _handle(self.handlers, _handlers())
+        sys.argv = [*self.argv]
+        sys.setrecursionlimit(self.recursion)
+        setlocale(LC_ALL, self.locale)
 
     def with_changes(self, before: ProcessSettings, after: ProcessSettings) -> ProcessSettings:
         """These settings, with the changes between two moments applied."""
-        return ProcessSettings(
-            _changed(self.of_sys, before.of_sys, after.of_sys),
-            _changed(self.handlers, before.handlers, after.handlers),
-            _changed(self.plain, before.plain, after.plain),
-            self.umask if after.umask == before.umask else after.umask,
-            self.blocked if after.blocked == before.blocked else after.blocked,
-        )
+        of_sys = _changed(self.of_sys, before.of_sys, after.of_sys)
+        handlers = _changed(self.handlers, before.handlers, after.handlers)
+        return ProcessSettings._make((of_sys, handlers, *_changed(self[2:], before[2:], after[2:])))
 
 
 _SYS: Final = (
@@ -147,10 +161,6 @@ def _handlers() -> tuple[Any, ...]:
     return tuple(map(getsignal, _SIGNALS))
 
 
-def _plain() -> tuple[object, ...]:
-    return tuple(getattr(sys, "argv", ())), sys.getrecursionlimit(), setlocale(LC_ALL, None)
-
-
 def _blocked() -> frozenset[int]:
     return frozenset(map(int, pthread_sigmask(signal.SIG_BLOCK, ()))) - {*map(int, STOP_SIGNALS)}
 
@@ -170,14 +180,6 @@ def _handle(wanted: Sequence[Any], now: Sequence[Any]) -> None:
     for number, handler, other in zip(_SIGNALS, wanted, now, strict=True):
         if handler is not other and handler is not None:  # None means a handler in C
             signal.signal(number, handler)
-
-
-def _is_same(now: tuple[Any, ...], kept: tuple[Any, ...]) -> bool:
-    """Whether nothing was replaced, but perhaps by an equal object."""
-    try:
-        return now == kept  # asks for identity first: a fifth of what `all(map(is_, …))` takes
-    except Exception:  # noqa: BLE001 - what a step has put there may refuse to be compared
-        return False
 
 
 def _changed(kept: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> tuple[Any, ...]:
@@ -200,9 +202,14 @@ class EnvironmentSnapshot:
         Raises:
             OSError: The working directory is gone, or may not be entered.
         """
-        if self._cwd and working_directory() != self._cwd:
+        try:
+            is_there = getcwd() == self._cwd  # noqa: PTH109 - as text
+        except FileNotFoundError:
+            is_there = False
+        if self._cwd and not is_there:
             os.chdir(self._cwd)
-        self.put_back_variables()
+        if _variables != self._variables:
+            self.put_back_variables()
 
     def put_back_variables(self) -> None:
         """Restore the environment variables only."""

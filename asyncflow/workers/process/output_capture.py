@@ -46,7 +46,7 @@ class TaskStream(io.TextIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._number = descriptor - 1
-        self._written = False  # whether something may wait in the file's buffer
+        self.is_written = False  # whether something may wait in the file's buffer
         raw = io.FileIO(descriptor, "w", closefd=False)
         self._binary = TaskBuffer(raw, self._number)
         self._file = io.TextIOWrapper(
@@ -60,7 +60,7 @@ class TaskStream(io.TextIOBase):
         """Write text: to the task that the context names, else to the file."""
         target = sink.get()
         if target is None:
-            self._written = True
+            self.is_written = True
             return self._file.write(text)
         target.write(self._number, text.encode("utf-8", "backslashreplace"))
         return len(text)
@@ -79,9 +79,9 @@ class TaskStream(io.TextIOBase):
 
     def flush_file(self) -> None:
         """Flush to the file, unless nothing was written to it."""
-        if self._written:
+        if self.is_written:
             self._file.flush()
-            self._written = False
+            self.is_written = False
 
     def fileno(self) -> int:
         """The descriptor below."""
@@ -263,8 +263,10 @@ def spooled() -> tuple[int, int]:
     try:
         out, err = sys.stdout, sys.stderr
         if type(out) is type(err) is TaskStream and sink.get() is None:
-            out.flush_file()
-            err.flush_file()
+            if out.is_written:
+                out.flush_file()
+            if err.is_written:
+                err.flush_file()
         else:
             out.flush()
             err.flush()

@@ -67,8 +67,9 @@ class UsageMeter:
 
     def end(self) -> Usage:
         """What the task that began last has used; it ends now."""
-        used, children = getrusage(RUSAGE_SELF), _children()
+        used, waited = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
         now, peak, before = used.ru_utime + used.ru_stime, used.ru_maxrss, self._peak
+        children = waited.ru_utime + waited.ru_stime
         seconds = now - self._began + children - self._children
         self._began, self._children, self._peak, self._follows = now, children, peak, True
         self._has_risen = peak > self._base + _RISE

@@ -24,15 +24,17 @@ from asyncflow.flow.parameters import Parameter
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD
-from asyncflow.store.manifests import ChangingManifest, JournalManifests
+from asyncflow.store.manifests import ChangingManifest, JournalManifests, packed
 from asyncflow.values import STREAMED, ArtifactRef, indexes_of, is_same
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
+from asyncflow.workers.process.open_step import OpenStep
 from asyncflow.workers.process.replica import Replica
 from asyncflow.workers.program_environment import ProgramEnvironment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
+    from asyncflow._support.guarded_descriptor import Descriptors
     from asyncflow.events.types import RunStarted
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.value_interface import Later, Tell, ValueSink
@@ -63,6 +65,8 @@ class OpenRun:
         """Values of parameters and class constants that were read, and that cannot be changed."""
         self._results: OrderedDict[int, Inherited] = OrderedDict()
         self._replica: Replica | None = None
+        self._watched: Descriptors | None = None
+        self._steps: dict[str, OpenStep] = {}
 
     def read(self) -> None:
         """Read the run's first event, once. It has the graph.
@@ -92,7 +96,7 @@ class OpenRun:
         self.reader = ArtifactReader(values)
         sink = self._sink()
         self.writer = ArtifactWriter(sink)
-        self._is_journal_whole, self._are_values_whole = self.journal.is_whole, sink.is_whole
+        self._written = sink.opened
         (self.started,) = cast(
             "tuple[RunStarted]", tuple(unpack_events(first, order.flow, order.run_id))
         )
@@ -191,7 +195,18 @@ class OpenRun:
         )
         return JournalError(message)
 
-    def result(self, offset: int, of: str, task: str = "", final: int = 0) -> Inherited:
+    def step(self, name: str) -> OpenStep:
+        """What all tasks of a step share; the run is open.
+
+        Raises:
+            KeyError: There is no such step.
+        """
+        found = self._steps.get(name)
+        if found is None:
+            found = self._steps[name] = OpenStep(self, name)
+        return found
+
+    def result(self, offset: int, of: str, task: object = "", final: int = 0) -> Inherited:
         """The result of the task whose record is at `offset`; errors name it by `of`, for a task.
 
         `final` is as in `RecordReader.read_one`.
@@ -218,12 +233,21 @@ class OpenRun:
         """
         return (self._replica or self.stored).read_file(name, most=most)
 
-    def is_whole(self) -> bool:
-        """Whether the run's files are open: a step may have closed them."""
-        return not self.is_read or (self._is_journal_whole() and self._are_values_whole())
+    def is_whole(self, own: Descriptors) -> bool:
+        """Whether its files, and the worker's own, are open: a step may have closed them."""
+        watched = self._watched
+        if watched is None:
+            if not self.is_read:
+                return own.are_whole()
+            watched = self._watched = own.with_others(self.journal.opened)
+        for each in self._written:  # the file for its values, once it has any
+            if not each.is_whole():
+                return False
+        return watched.are_whole()
 
     def close(self) -> None:
         """Close the run's files."""
+        self._steps.clear()  # they refer to this
         if self.is_read:
             self.writer.close()
             self.journal.close()
@@ -235,6 +259,7 @@ class Inherited:
     __slots__ = (
         "_constants",
         "_items_called",
+        "_packed",
         "_passed_on",
         "_raw",
         "_run",
@@ -265,6 +290,7 @@ class Inherited:
         self._passed_on: dict[str, ArtifactRef] | None = None
         self._constants: dict[str, ArtifactRef] | None = None
         self._items_called = ""
+        self._packed = b""
         self._streamed: str | None = None  # the artifact with the items, if they were yielded
 
     def __contains__(self, name: str) -> bool:
@@ -328,6 +354,14 @@ class Inherited:
             }
         return self.passed_on()
 
+    def packed(self, refs: MutableMapping[str, ArtifactRef]) -> bytes:
+        """The manifest of a task that inherits from this one and passes these on."""
+        if refs != self._passed_on:
+            return packed(refs)
+        if not self._packed:  # tasks that have made nothing pass on the same
+            self._packed = packed(refs)
+        return self._packed
+
     def called(self, name: str) -> str:
         """The pathspec of one of the task's artifacts; the run's start has the parameters."""
         owner = f"{self.step}/{self.task_id}" if self.step else "parameters"
@@ -346,7 +380,7 @@ class Inherited:
 
 
 def stack_of(
-    run: OpenRun, task: str, stack: Sequence[int], path: Sequence[int], later: Later | None
+    run: OpenRun, task: object, stack: Sequence[int], path: Sequence[int], later: Later | None
 ) -> list[tuple[int, int | None, object]]:
     """Index, count and item of every foreach on the path of a task, outermost first.
 
@@ -361,7 +395,7 @@ def stack_of(
 
 def item_of(
     run: OpenRun,
-    task: str,
+    task: object,
     stack: Sequence[int],
     path: Sequence[int],
     level: int,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from contextlib import suppress
+from os import getpid
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from asyncflow._quick_classes import NamedTuple
@@ -19,10 +20,10 @@ from asyncflow._support.tracebacks import (
 from asyncflow.errors import TaskTimeoutError
 from asyncflow.flow.step_options import options_of
 from asyncflow.workers.messages import Failed, new_succeeded
-from asyncflow.workers.process import output_capture
+from asyncflow.workers.process import output_capture, step_forks
 from asyncflow.workers.process.step_forks import EndingForks
 from asyncflow.workers.process.task import TaskView
-from asyncflow.workers.process.task_result import TaskResult
+from asyncflow.workers.process.task_result import TaskResult, persist
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -124,21 +125,28 @@ class TaskAttempt:
     def carry_out_now(self) -> ReportMessage:
         """Run a `def` step, which awaits nothing, and return the report of its end."""
         worker, run, order = self._worker, self._run, self._order
+        process = step_forks.present  # as `EndingForks` does, which costs two calls more
         try:
             task = self._prepare()
             with task.entered():
-                with EndingForks():
-                    if order.caught:
-                        task.hand_on(order.caught)
-                    else:
-                        asked = task.node.shared
-                        task.call(worker.holder.open(run.flow_class, asked) if asked else {})
+                if order.caught:
+                    task.hand_on(order.caught)
+                else:
+                    asked = task.node.shared
+                    task.call(worker.holder.open(run.flow_class, asked) if asked else {})
+                if getpid() != process:
+                    step_forks.end_fork(None)
                 worker.check_descriptors(run)
-                outcome = self._store_now(TaskResult(run, order, task))
+                if task.transition is None or task.transition.foreach is None:
+                    outcome = persist(task, None)
+                else:
+                    outcome = self._store_now(TaskResult(run, order, task))
                 if task.cards is not None and task.cards.is_needed:
                     outcome = outcome._replace(cards=task.cards.finish())
-                task.end()
+                del task.flow  # it refers to the task: only the collector would end the cycle
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
+            if getpid() != process:
+                step_forks.end_fork(error)
             worker.check_descriptors(run)
             return _awaiting_nothing(self._failure(error))
         return self._succeeded(outcome)
@@ -178,9 +186,9 @@ class TaskAttempt:
         return self._task
 
     def _succeeded(self, outcome: Outcome) -> Succeeded:
-        seconds = time.perf_counter() - self._began
-        ended = self._order.key, seconds, outcome, self._printed(), self._used()
-        return new_succeeded(ended)
+        seconds = perf_counter() - self._began
+        printed = output_capture.spooled() if self._off_loop is None else output_capture.written()
+        return new_succeeded((self._order.key, seconds, outcome, printed, self._used()))
 
     async def _finish_cards(self, cards: TaskCards) -> bytes:
         """Store what the step has put on its cards."""
@@ -353,6 +361,6 @@ def failed(
 
         note = what_was_sent()
     described = describe_exception(error).with_note(note)
-    seconds = time.perf_counter() - began
+    seconds = perf_counter() - began
     may_retry = not on or isinstance(error, on)
     return Failed(order.key, seconds, *described, may_retry, spooled)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
 
 from asyncflow._support.tracebacks import past_own_frames
 
-_pid = os.getpid()
+present: int = os.getpid()
+"""The id of this process, as far as forks by Python tell: asking the kernel takes longer."""
 
 
 def _note_fork() -> None:
-    global _pid  # noqa: PLW0603 - each process has its own
-    _pid = os.getpid()
+    global present  # noqa: PLW0603 - each process has its own
+    present = os.getpid()
 
 
 os.register_at_fork(after_in_child=_note_fork)
@@ -28,22 +28,26 @@ class EndingForks:
     __slots__ = ("_pid",)
 
     def __enter__(self) -> None:
-        self._pid = _pid  # asking the kernel is needed only where a process may be another one
+        self._pid = present
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if os.getpid() != self._pid:
-            _end_fork(error or SystemExit())
+            end_fork(error)
 
 
-def _end_fork(error: BaseException) -> NoReturn:
-    """End a process that a step has forked as the interpreter would, without touching our state."""
-    code = error.code if isinstance(error, SystemExit) else 1
+def end_fork(error: BaseException | None) -> None:
+    """End a process that a step has forked as the interpreter would, without touching our state.
+
+    `error` is what has ended the step's code there. It never returns.
+    """
+    code = error.code if isinstance(error, SystemExit) else None
     if not (code is None or isinstance(code, int)):
         print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
         code = 1
-    elif not isinstance(error, SystemExit):
+    elif error is not None and not isinstance(error, SystemExit):
         trace = past_own_frames(error.__traceback__)
         sys.excepthook(type(error), error.with_traceback(trace), trace)
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit((code or 0) & 0xFF)

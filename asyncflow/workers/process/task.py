@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import TransitionError
-from asyncflow.flow.current import Parallel, TaskContext, enter_task, not_awaitable
-from asyncflow.flow.task_instance import bind, initialize
+from asyncflow.flow.bound_task import STATE
+from asyncflow.flow.current import Parallel, TaskContext, enter_task
+from asyncflow.flow.task_instance import initialize
 from asyncflow.values import Failure
 from asyncflow.workers.process.environment import added_variables
 from asyncflow.workers.process.run import item_of, stack_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from asyncflow.flow.join_inputs import Inputs
-    from asyncflow.flow.node import Node, Transition
+    from asyncflow.flow.node import Transition
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.messages import CardsChanged, StartTask
     from asyncflow.workers.process.arrivals import Arrivals
@@ -45,6 +46,28 @@ class TaskView:
     It implements the `BoundTask` of `asyncflow.flow.bound_task`.
     """
 
+    __slots__ = (
+        "_arrivals",
+        "_later",
+        "_open",
+        "_order",
+        "_reads",
+        "_run",
+        "artifacts",
+        "cards",
+        "choice",
+        "constants",
+        "failed",
+        "flow",
+        "graph",
+        "index",
+        "is_left",
+        "node",
+        "num_parallel",
+        "step",
+        "transition",
+    )
+
     def __init__(
         self,
         run: OpenRun,
@@ -60,9 +83,9 @@ class TaskView:
         self.constants = run.constants
         """Values of parameters that cannot be changed, so that all tasks can share them."""
         self.step = order.step
-        self._pathspec = f"{run.pathspec}/{order.step}/{order.key.task}"
+        opened = self._open = run.step(order.step)
         self.graph = run.graph
-        self.node: Node = run.graph.nodes[order.step]
+        node = self.node = opened.node
         self.transition: Transition | None = None
         self.choice = ""
         self.num_parallel: int | None = None
@@ -70,46 +93,39 @@ class TaskView:
         """Whether the step has failed."""
         self.is_left = False
         """Whether nothing follows that failure: what is stored is for the client alone."""
-        self.artifacts = TaskArtifacts(run, self.node, self._pathspec, self._origin())
+        self.artifacts: TaskArtifacts = TaskArtifacts(run, opened, order.key.task, self._origin())
         self.index = order.path[-1] if order.path else None
-        self.flow = bind(run.flow_class, self)
-        """The instance, until `end`."""
+        flow = self.flow = object.__new__(opened.instance_class)
+        """The instance. It refers to this."""
+        flow.__dict__[STATE] = self
         self.cards: TaskCards | None = None
-        if "card" in self.node.options:
+        if node.options and "card" in node.options:
             from asyncflow.workers.process.task_cards import TaskCards
 
-            self.cards = TaskCards(self.node, order.key, self.flow, run.writer, tell)
+            self.cards = TaskCards(node, order.key, flow, run.writer, tell)
+
+    def __str__(self) -> str:
+        return f"{self._open.place}{self._order.key.task}"
 
     def _origin(self) -> Inherited:
         if self.node.is_join:
             return self._run.base
         at = int.from_bytes(self._order.inputs[:8], "little")
-        return self._run.result(at, "the artifacts that {} inherits", self._pathspec)
+        return self._run.result(at, "the artifacts that {} inherits", self)
 
     def _context(self) -> TaskContext:
-        run, key, reads = self._run, self._order.key, self._reads
-        started, later = run.started, self._later
-        return _new_context(
-            (
-                run.order.flow,
-                run.order.run_id,
-                self.step,
-                str(key.task),
-                key.attempt,
-                self.graph,
-                run.parameter_names,
-                run.parameter if later is None else partial(run.parameter, later=later),
-                not_awaitable
-                if reads is None
-                else partial(reads.load, self.flow, self.artifacts.refs),
-                started.tags,
-                started.origin_run_id,
-                self._parallel() if "parallel" in self.node.options else None,
-                run.order.store,
-                run.flow_class,
-                self.cards,
-            )
-        )
+        opened, (_, task, attempt) = self._open, self._order.key
+        usual = (*opened.context_head, str(task), attempt, *opened.context_tail)
+        context: TaskContext = _new_context(usual)
+        reads = self._reads
+        if reads is not None:
+            later = partial(self._run.parameter, later=self._later)
+            load = partial(reads.load, self.flow, self.artifacts.refs)
+            context = context._replace(load_parameter=later, load=load)
+        if self.node.options:
+            parallel = self._parallel() if self.node.is_gang else None
+            context = context._replace(parallel=parallel, cards=self.cards)
+        return context
 
     def _parallel(self) -> Parallel:
         """Where the task stands in its gang."""
@@ -139,27 +155,29 @@ class TaskView:
         """The task's item of the innermost foreach."""
         level = len(self._order.path) - 1
         order = self._order
-        return item_of(self._run, self._pathspec, order.stack, order.path, level, self._later)
+        return item_of(self._run, self, order.stack, order.path, level, self._later)
 
     def stack(self) -> list[tuple[int, int | None, object]]:
         """Index, count and item of every foreach around this task, outermost first."""
         order = self._order
-        return stack_of(self._run, self._pathspec, order.stack, order.path, self._later)
+        return stack_of(self._run, self, order.stack, order.path, self._later)
 
     # --- running ---
 
     def entered(self) -> AbstractContextManager[None]:
         """Within the block, `current` and the variables of `@environment` are this task's."""
         task = enter_task(self._context(), solo=self._reads is None)
-        variables = self._run.order.variables.get(self.step)
+        variables = self._open.variables
         return task if not variables else _entered(task, added_variables(variables))
 
     def call(self, shared: Mapping[str, Any]) -> None:
         """Run the user's method, with the shared resources that it asks for."""
         initialize(self.flow)
-        self._clear_caught()
+        options = self.node.options
+        if options:
+            self._clear_caught()
         method = getattr(self.flow, self.step)
-        if "own" in self.node.options:
+        if "own" in options:
             self._decorated(method, shared).run()
         else:
             method(*self._arguments(), **shared)
@@ -188,10 +206,6 @@ class TaskView:
         options = self.node.options.get("catch")
         if isinstance(options, dict) and options["var"]:
             setattr(self.flow, options["var"], None)
-
-    def end(self) -> None:
-        """Let go of the instance, which refers to this: only the collector would end the cycle."""
-        del self.flow
 
     def catches(self, *, may_retry: bool) -> bool:
         """Whether the step's `@catch` handles a failure of this attempt, because no retry follows.
@@ -231,7 +245,7 @@ class TaskView:
     def _arguments(self) -> tuple[Inputs, ...]:
         if not self.node.is_join:
             return ()
-        given = self._run, self._order, self._pathspec, self._later
+        given = self._run, self._order, str(self), self._later
         return (
             inputs_of(*given)
             if self._arrivals is None

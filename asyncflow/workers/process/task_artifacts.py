@@ -18,6 +18,7 @@ from asyncflow.store.artifacts import ref_to_atom
 from asyncflow.store.change_detection import is_immutable
 from asyncflow.store.manifests import packed
 from asyncflow.values import STREAMED, Encoding, Outcome, Place
+from asyncflow.workers.messages import new_outcome
 from asyncflow.workers.process.item_stream import ItemStream
 from asyncflow.workers.process.step_forks import EndingForks
 
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
     from asyncflow import codec
     from asyncflow.flow.bound_task import BoundTask
-    from asyncflow.flow.node import Node
     from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.change_detection import Loaded
     from asyncflow.store.value_interface import Later
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.messages import AttemptKey, Yielded
+    from asyncflow.workers.process.open_step import OpenStep
     from asyncflow.workers.process.run import Inherited, OpenRun
 
 
@@ -49,10 +50,10 @@ class TaskArtifacts:
     __slots__ = (
         "_inherited",
         "_loaded",
-        "_node",
-        "_pathspec",
         "_run",
+        "_step",
         "_stored",
+        "_task",
         "are_wanted",
         "refs",
     )
@@ -60,18 +61,21 @@ class TaskArtifacts:
     def __init__(
         self,
         run: OpenRun,
-        node: Node,
-        pathspec: str,
+        step: OpenStep,
+        task: int,
         inherited: Inherited,
     ) -> None:
-        """Read nothing yet."""
-        self._run, self._node, self._pathspec, self._inherited = run, node, pathspec, inherited
+        """Read nothing yet; `task` is the task's id."""
+        self._run, self._step, self._task, self._inherited = run, step, task, inherited
         self.are_wanted = True
         """Whether the values being stored are still wanted; if not, the rest is not written."""
         self._loaded: dict[str, Loaded] = {}
         self._stored: dict[str, tuple[object, ArtifactRef]] = {}
         self.refs: MutableMapping[str, ArtifactRef] = inherited.passed_on()
         """What the task would pass on now."""
+
+    def _called(self, name: str) -> str:
+        return f"{self._step.place}{self._task}/{name}"
 
     def load(self, name: str, later: Later | None) -> object:
         """The value of an inherited artifact."""
@@ -83,7 +87,7 @@ class TaskArtifacts:
             return value
         ref = self.refs[name]
         adopted = ref is not self._inherited.manifest.get(name)
-        called = f"{self._pathspec}/{name}" if adopted else self._inherited.called(name)
+        called = self._called(name) if adopted else self._inherited.called(name)
         loaded = self._run.reader.load(ref, called, later)
         loaded.note()
         self._loaded[name] = loaded
@@ -114,7 +118,9 @@ class TaskArtifacts:
             items = pack_ref(ref)
         self._put_all(values, on_lost)
         self._run.writer.sync()
-        return Outcome(packed(self.refs), fanout, items, task.choice)
+        manifest = self._inherited.packed(self.refs)
+        outcome: Outcome = new_outcome((manifest, fanout, items, task.choice, b""))
+        return outcome
 
     def is_streamed(self, flow: FlowSpec, foreach: str) -> bool:
         """Whether the number of items is not known before the last one has come."""
@@ -172,7 +178,7 @@ class TaskArtifacts:
                 on_lost(error)
 
     def _put(self, name: str, value: object) -> ArtifactRef:
-        if not self._node.catches:
+        if not self._step.node.catches:
             return self._put_now(name, value)
         # The step may have failed while storing this; it is not stored twice.
         stored, ref = self._stored.get(name, (None, None))
@@ -224,7 +230,7 @@ class TaskArtifacts:
             and (name not in values or self._is_unchanged(name, values[name]))
         ):
             values.pop(name, None)
-            return self._run.reader.item_count(inherited, f"{self._pathspec}/{name}"), inherited
+            return self._run.reader.item_count(inherited, self._called(name)), inherited
         value = values[name] if name in values else getattr(flow, name)
         check_items(task, name, value)
         count, ref = self._run.writer.put_items(value, name=name, go_on=self._go_on)

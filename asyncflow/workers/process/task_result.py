@@ -32,6 +32,22 @@ def _leave_out(error: ArtifactPickleError) -> None:
     """Say nothing: nobody reads what a task leaves without knowing that it has failed."""
 
 
+def persist(task: TaskView, foreach: str | None) -> Outcome:
+    """Store new and changed values, and return the task's result.
+
+    `foreach` is the name of the artifact that the step fans out over, if it does.
+
+    Raises:
+        TransitionError: The step has not said where it goes on.
+    """
+    node = task.node
+    if node.next and task.transition is None and not task.is_left:
+        message = f"the step {task.step!r} ended without self.next(...)"
+        raise TransitionError(message, step=task.step, file=node.file, line=node.line)
+    on_lost = None if not task.failed else _leave_out if task.is_left else _report_lost
+    return task.artifacts.store(task, task.flow, foreach, on_lost)
+
+
 class TaskResult:
     """Stores what a task passes on: at once, in a thread, or item by item."""
 
@@ -58,13 +74,7 @@ class TaskResult:
         Raises:
             TransitionError: The step has not said where it goes on.
         """
-        task = self._task
-        node = task.node
-        if node.next and task.transition is None and not task.is_left:
-            message = f"the step {task.step!r} ended without self.next(...)"
-            raise TransitionError(message, step=task.step, file=node.file, line=node.line)
-        on_lost = None if not task.failed else _leave_out if task.is_left else _report_lost
-        return self._artifacts.store(task, task.flow, self._foreach, on_lost)
+        return persist(self._task, self._foreach)
 
     async def persist_off_loop(self, off_loop: OffLoop, is_kept: Callable[[], bool]) -> Outcome:
         """Call `persist` in a thread.

@@ -113,8 +113,7 @@ class Worker:
         self._order_reader = reader or OrderReader(orders)
         opened = [*self._order_reader.opened, Descriptor(reports.fileno())]
         numbered = [(each.number, each) for each in opened]
-        self._own = Descriptors(numbered)
-        self._own_and_standard = Descriptors([*numbered, *output_capture.standard()])
+        self._own = Descriptors([*numbered, *output_capture.standard()])
         self.signals = signals
         self._is_asked, self._is_late = (lambda: signals.asked), (lambda: signals.is_late)
         self._runs: dict[int, OpenRun] = {}
@@ -133,15 +132,19 @@ class Worker:
         """Carry out orders until the engine closes the socket or says `ShutDown`."""
         self.report(Ready(self._pid))
         while not self.closing:
-            order = self.receive_nowait()
-            if order is None:
+            try:
+                order = self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
                 self.report()
                 self.meter.note_pause()
                 if self._async is not None and self.holder.needs_loop:
                     self._async.wait()
                     continue
                 order = self._receive()
-            self.carry_out(order)
+            if type(order) is StartTask:
+                self._start(order)
+            else:
+                self.carry_out(order)
         self.report()
 
     def close(self) -> None:
@@ -253,10 +256,11 @@ class Worker:
         Without our descriptors no report could be sent; or another file could be open in the place
         of one that the next value is written to.
         """
-        whole = run is None or run.is_whole()
-        if whole and self._own_and_standard.are_whole():
+        own = self._own
+        if own.are_whole() if run is None else run.is_whole(own):
             return
-        if not (output_capture.put_back() and whole and self._own.are_whole()):
+        is_back = output_capture.put_back()
+        if not (is_back and (own.are_whole() if run is None else run.is_whole(own))):
             os._exit(DESCRIPTORS_CLOSED)
 
     @property
@@ -301,7 +305,12 @@ class Worker:
 
     def _start(self, order: StartTask) -> None:
         run = self._runs[order.key.run]
-        self.report(new_started((order.key, item_text_of(run, order.stack, order.path))))
+        text = item_text_of(run, order.stack, order.path)
+        with self._sending:  # as `report` does, without looking for what there is to send
+            self._unsent.append(self._pack(new_started((order.key, text))))
+            self._reports.sendall(b"".join(self._unsent))
+            self._unsent.clear()
+            self.signals.release()
         began = time.perf_counter()
         try:
             environment.put_back_settings()
@@ -331,7 +340,8 @@ class Worker:
                 is_asked=self._is_asked,
                 is_late=self._is_late,
             )
-            self.report_soon(self.own_context().run(attempt.carry_out_now))
+            ended = environment.own_context(self._context).run(attempt.carry_out_now)
+            self.report_soon(ended)
             if self._kept:
                 kept, self._kept = self._kept, []
                 for waiting in kept:
