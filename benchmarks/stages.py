@@ -48,14 +48,17 @@ ENGINE = {
 }
 WORKER = {
     "receiving orders": ("workers.process.worker:Worker._receive",),
-    "reporting": ("workers.process.worker:Worker.report",),
+    "reporting": (
+        "workers.process.worker:Worker._tell_start",
+        "workers.process.worker:Worker.report_soon",
+    ),
     "settings put back": ("workers.process.environment:put_back_settings",),
     "the attempt around the step": ("workers.process.run_task:TaskAttempt.carry_out_now",),
     "the instance": ("workers.process.task:TaskView.__init__",),
     "the step itself": ("workers.process.task:TaskView.call",),
     "its item": ("workers.process.task:TaskView.input",),
-    "its parameters": ("flow.spec:FlowSpec._asyncflow_parameter",),
-    "storing": ("workers.process.task_result:TaskResult.persist",),
+    "its parameters": ("flow.parameters:Parameter.__get__",),
+    "storing": ("workers.process.task_artifacts:TaskArtifacts.store",),
     "where its output ends": ("workers.process.output_capture:spooled",),
 }
 

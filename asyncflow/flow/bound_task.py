@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncflow.errors import ArtifactError
-from asyncflow.flow.join_inputs import load_once
+from asyncflow.flow.join_inputs import LOCKS, load_once
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 STATE: Final = "_asyncflow_state"
 """The attribute of an instance that has the task."""
+INPUT: Final = "_asyncflow_input"
+"""The attribute that has the task's item, once the step has asked for it."""
 _OURS: Final = "_asyncflow_"
 """The prefix of all attributes that are not the user's."""
+_USUAL: Final = (STATE, INPUT, LOCKS)
+"""Those that tasks have."""
 
 
 class BoundTask(Protocol):
@@ -104,13 +108,17 @@ def artifacts_of(instance: object) -> dict[str, Any]:
         ArtifactError: An artifact has a name that cannot be stored.
     """
     values = vars(instance)
+    kept = values.copy()
+    for name in _USUAL:
+        kept.pop(name, None)
     try:
-        is_plain = "".join(values).isascii()
+        names = "/" + "/".join(kept)
     except TypeError:  # one is no text
-        is_plain = False
-    if not is_plain:
-        for name in values:
-            check_name(name)
+        names = "/_"
+    if "/_" not in names and names.isascii():
+        return kept
+    for name in values:
+        check_name(name)
     return {
         name: value
         for name, value in values.items()

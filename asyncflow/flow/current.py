@@ -19,7 +19,6 @@ from asyncflow.errors import FlowError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
-    from contextlib import AbstractContextManager
     from contextvars import Context, Token
 
     from asyncflow.card_content.collector import CardCollector
@@ -101,15 +100,12 @@ _solos: Final[list[TaskContext]] = []
 threads, and then there may be several, which end in any order."""
 
 
-def enter_task(context: TaskContext, *, solo: bool) -> AbstractContextManager[None]:
-    """Make this the current task within the block.
+class EnteredTask:
+    """Makes a task the current one within a block.
 
     With `solo` it is the only task of the process, so threads without a context see it too.
     """
-    return _Entered(context, solo=solo)
 
-
-class _Entered:
     __slots__ = ("_context", "_solo", "_token")
 
     def __init__(self, context: TaskContext, *, solo: bool) -> None:

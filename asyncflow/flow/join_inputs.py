@@ -258,14 +258,14 @@ class InputView:
 
 Lock = TypeVar("Lock")
 
-_LOCKS: Final = "_asyncflow_locks"
+LOCKS: Final = "_asyncflow_locks"
 
 
 def lock_of(values: dict[str, Any], name: str, make: Callable[[], Lock]) -> Lock:
     """The lock for one name of an instance's `__dict__`, which also holds the lock."""
-    locks: dict[tuple[object, str], Lock] | None = values.get(_LOCKS)
+    locks: dict[tuple[object, str], Lock] | None = values.get(LOCKS)
     if locks is None:
-        locks = values.setdefault(_LOCKS, {})
+        locks = values.setdefault(LOCKS, {})
     return locks.get((make, name)) or locks.setdefault((make, name), make())
 
 

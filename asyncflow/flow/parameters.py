@@ -29,6 +29,7 @@ from asyncflow._support.call_site import calling_line
 from asyncflow._support.notebook import shown_file
 from asyncflow._support.safe_text import shortened
 from asyncflow.errors import ParameterError
+from asyncflow.flow.bound_task import STATE, BoundTask
 from asyncflow.flow.delayed_values import has_expression
 from asyncflow.flow.parameter_types import CONVERTERS, JSONType, inferred_type
 
@@ -292,9 +293,15 @@ class Parameter(Generic[T]):
         if instance is None:
             return self
         values: dict[str, Any] = instance.__dict__
-        if self.attribute in values:
-            found: T = values[self.attribute]
+        name = self.attribute
+        if name in values:
+            found: T = values[name]
             return found
+        state: BoundTask | None = values.get(STATE)
+        if state is not None:
+            known = state.constants.get(name, state)
+            if known is not state:
+                return cast("T", known)  # here already: each task asks for it
         flow: Any = instance
         value: T = flow._asyncflow_parameter(self)  # noqa: SLF001 - made for this very call
         return value

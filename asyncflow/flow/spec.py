@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import sys
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from asyncflow.errors import FlowError
-from asyncflow.flow.bound_task import STATE, artifacts_of, load_inherited, task_of
+from asyncflow.flow.bound_task import INPUT, STATE, artifacts_of, load_inherited, task_of
 from asyncflow.flow.constants import Constant
 from asyncflow.flow.join_inputs import Merge, load_once
 from asyncflow.flow.missing_artifact import missing_from
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from asyncflow.flow.bound_task import BoundTask
     from asyncflow.flow.join_inputs import InputView
-
-_INPUT: Final = "_asyncflow_input"
 
 
 # --- the flow ---------------------------------------------------------------------------------
@@ -117,10 +115,10 @@ class FlowSpec:
     def input(self) -> Any:
         """This task's item of the innermost foreach; None outside of any."""
         values = self.__dict__
-        if _INPUT not in values:
+        if INPUT not in values:
             state: BoundTask | None = values.get(STATE)
-            return None if state is None else load_once(values, _INPUT, state.input)
-        return values[_INPUT]
+            return None if state is None else load_once(values, INPUT, state.input)
+        return values[INPUT]
 
     @property
     def index(self) -> int | None:
@@ -206,12 +204,8 @@ class FlowSpec:
     def _asyncflow_parameter(self, parameter: Parameter[Any]) -> Any:
         name = parameter.attribute
         state: BoundTask | None = self.__dict__.get(STATE)
-        if state is not None:
-            found = state.constants.get(name, state)
-            if found is not state:
-                return found
-            if name in state.names():
-                return load_inherited(self, name)
+        if state is not None and name in state.names():
+            return load_inherited(self, name)
         if state is not None or parameter.required:
             message = f"parameter {name!r} has no value here: it gets one when a run is started"
             raise AttributeError(message, name=name)

@@ -93,6 +93,8 @@ class ArtifactWriter:
     def __init__(self, sink: ValueSink) -> None:
         """Create a writer; `sink` takes the bytes."""
         self._sink = sink
+        self.sync: Final = sink.sync
+        """Call it before a task's report is sent; see `ValueSink.sync`."""
 
     def __repr__(self) -> str:
         return f"<ArtifactWriter to {self._sink!r}>"
@@ -116,14 +118,6 @@ class ArtifactWriter:
     def close(self) -> None:
         """Close its file; writing another value opens it again."""
         self._sink.close()
-
-    def sync(self) -> None:
-        """Call it before the task's report is sent; does nothing if not durable.
-
-        Raises:
-            StoreError: The disk reports an error.
-        """
-        self._sink.sync()
 
     def put(self, value: Any, *, name: str = "", go_on: GoOn | None = None) -> ArtifactRef:
         """Store a value; `name` is the artifact's, for the error.

@@ -24,7 +24,7 @@ from asyncflow.client import Artifact, Attempt, Data, Flow, Run, Step, Task
 from asyncflow.client.views import reopen
 from asyncflow.errors import ArtifactNotFoundError, JournalError, NotFoundError, StoreError
 from asyncflow.events import RunStarted, RunSucceeded, TaskLogged, TaskSucceeded
-from asyncflow.flow.current import TaskContext, enter_task
+from asyncflow.flow.current import EnteredTask, TaskContext
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.store.frames import frame
@@ -769,7 +769,7 @@ def asking(step: str, task: int, attempt: int = 0, run_id: str = "100") -> Itera
     """Within the block the code is that of a task."""
     known = {"flow_name": "F", "run_id": run_id, "graph": LINEAR}
     task_context = TaskContext(**known, step_name=step, task_id=str(task), attempt=attempt)  # type: ignore[arg-type] # a dict of all kinds
-    with enter_task(task_context, solo=False):
+    with EnteredTask(task_context, solo=False):
         yield
 
 

@@ -22,7 +22,7 @@ from asyncflow.client.namespaces import (
 )
 from asyncflow.errors import JournalError, NamespaceMismatchError, NotFoundError, TagError
 from asyncflow.events import RunStarted
-from asyncflow.flow.current import TaskContext, enter_task
+from asyncflow.flow.current import EnteredTask, TaskContext
 from asyncflow.store.run_tags import TAGS
 from asyncflow.values import Status
 from tests.client.test_client import LINEAR, linear, writer
@@ -306,11 +306,11 @@ def test_a_task_chooses_for_itself_alone(store):
     def task(number: str) -> TaskContext:
         return TaskContext("F", "100", "train", number, 0, LINEAR)
 
-    with enter_task(task("1"), solo=True):
+    with EnteredTask(task("1"), solo=True):
         assert get_namespace() is None
         namespace("its own")
         assert get_namespace() == "its own"
-    with enter_task(task("2"), solo=True):
+    with EnteredTask(task("2"), solo=True):
         assert get_namespace() is None
     assert get_namespace() == "program's"
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from asyncflow import Engine, FlowSpec, Run, Task, current, step
-from asyncflow.flow.current import TaskContext, enter_task
+from asyncflow.flow.current import EnteredTask, TaskContext
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.workers.process.thread_context import thread_propagation
@@ -32,7 +32,7 @@ def context(task_id: str = "3", **more) -> TaskContext:
 
 def test_current_tells_of_the_task():
     """Under Metaflow's names, and `attempt`."""
-    with enter_task(context(tags=("nightly",), origin_run_id="1700"), solo=False):
+    with EnteredTask(context(tags=("nightly",), origin_run_id="1700"), solo=False):
         assert current.is_running_flow
         assert (current.flow_name, current.run_id, current.step_name) == ("F", "1795", "start")
         assert (current.task_id, current.attempt, current.retry_count) == ("3", 1, 1)
@@ -47,7 +47,7 @@ def test_current_tells_of_the_task():
 def test_tasks_that_end_in_another_order_than_they_began_leave_nothing():
     """In a test's process workers are threads, and async tasks of a worker end as they like."""
     for order in [(True, False), (False, True), (True, True)]:
-        first, second = (enter_task(context(str(at)), solo=solo) for at, solo in enumerate(order))
+        first, second = (EnteredTask(context(str(at)), solo=solo) for at, solo in enumerate(order))
         turns = [threading.Event(), threading.Event()]
 
         def overlap(first=first, second_is_in=turns[0], first_is_in=turns[1]):
@@ -126,7 +126,7 @@ def test_parameters_are_read_when_asked_for():
         asked.append(name)
         return 0.1
 
-    with enter_task(context(parameter_names=("alpha",), load_parameter=load), solo=False):
+    with EnteredTask(context(parameter_names=("alpha",), load_parameter=load), solo=False):
         assert current.parameter_names == ["alpha"]
         parameters = current.parameters
         assert repr(parameters) == "<parameters alpha>"
@@ -155,7 +155,7 @@ def test_outside_a_task_current_says_so():
 def test_a_task_ends_with_its_block():
     """Also when the step failed, and whether or not it was alone."""
     for solo in (True, False):
-        with pytest.raises(ValueError, match="of the user"), enter_task(context(), solo=solo):
+        with pytest.raises(ValueError, match="of the user"), EnteredTask(context(), solo=solo):
             raise ValueError("of the user")
         assert not current.is_running_flow
 
@@ -164,7 +164,7 @@ async def test_steps_that_run_at_once_see_their_own_task():
     """Each asyncio task has its context."""
 
     async def run(task_id):
-        with enter_task(context(task_id), solo=False):
+        with EnteredTask(context(task_id), solo=False):
             await asyncio.sleep(0.001)
             return current.task_id, await asyncio.to_thread(lambda: current.task_id)
 
@@ -175,7 +175,7 @@ async def test_steps_that_run_at_once_see_their_own_task():
 def test_a_plain_thread_of_a_step_that_runs_alone_sees_its_task():
     """There is only one task that can be meant."""
     seen = []
-    with enter_task(context(), solo=True):
+    with EnteredTask(context(), solo=True):
         thread = threading.Thread(target=lambda: seen.append(current.task_id))
         thread.start()
         thread.join()
@@ -186,7 +186,7 @@ THREADS = """
 import asyncio, threading
 from concurrent.futures import ThreadPoolExecutor
 
-from asyncflow.flow.current import TaskContext, current, enter_task
+from asyncflow.flow.current import TaskContext, current, EnteredTask
 from asyncflow.workers.process.thread_context import install_thread_propagation
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
@@ -206,7 +206,7 @@ class Asking(threading.Thread):
 async def run(task_id):
     context = TaskContext(flow_name="F", run_id="1", step_name="start", task_id=task_id,
                           attempt=0, graph=graph)
-    with enter_task(context, solo=False):
+    with EnteredTask(context, solo=False):
         await asyncio.sleep(0.001)
         thread = Asking()
         thread.start()
@@ -247,14 +247,14 @@ def test_threads_inherit_the_task_in_a_worker():
 
 def test_nobody_else_is_touched():
     """An application's threads are its own affair: only workers install anything."""
-    with ThreadPoolExecutor(1) as pool, enter_task(context(), solo=False):
+    with ThreadPoolExecutor(1) as pool, EnteredTask(context(), solo=False):
         assert pool.submit(lambda: current.is_running_flow).result() is False
 
 
 def test_a_block_puts_back_what_it_has_replaced():
     """As around a flow that runs in the process of a test, whose threads are its own affair."""
     before = threading.Thread.start, threading.excepthook, ThreadPoolExecutor.submit
-    with thread_propagation(), ThreadPoolExecutor(1) as pool, enter_task(context(), solo=False):
+    with thread_propagation(), ThreadPoolExecutor(1) as pool, EnteredTask(context(), solo=False):
         pool.submit(int).result()  # the second knows the executor's class
         assert pool.submit(lambda: current.is_running_flow).result() is True
     assert (threading.Thread.start, threading.excepthook, ThreadPoolExecutor.submit) == before
@@ -263,7 +263,7 @@ def test_a_block_puts_back_what_it_has_replaced():
 RAISES = """
 import threading
 
-from asyncflow.flow.current import TaskContext, enter_task
+from asyncflow.flow.current import TaskContext, EnteredTask
 from asyncflow.workers.process.thread_context import install_thread_propagation
 
 def work():
@@ -272,7 +272,7 @@ def work():
 context = TaskContext(
     flow_name="F", run_id="1", step_name="start", task_id="1", attempt=0, graph=None
 )
-with enter_task(context, solo=True):
+with EnteredTask(context, solo=True):
     if {installed}:
         install_thread_propagation()
         install_thread_propagation()

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from asyncflow import FlowSpec, step
-from asyncflow.flow.current import TaskContext, enter_task
+from asyncflow.flow.current import EnteredTask, TaskContext
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.log_records import name_tasks_in_records
 from asyncflow.flow.node import Node
@@ -55,7 +55,7 @@ def names_in(record):
 def test_a_record_names_the_task_in_which_it_was_made(records):
     """In the task, in a thread of it, and nothing after it."""
     logger, kept = records
-    with enter_task(TASK, solo=True):
+    with EnteredTask(TASK, solo=True):
         logger.info("in the task")
         thread = threading.Thread(target=logger.info, args=("in a thread",))
         thread.start()
@@ -71,7 +71,7 @@ def test_a_record_names_the_task_in_which_it_was_made(records):
 def test_what_a_call_gives_as_extra_stays(records):
     """`extra` may have one of our names: it is no error, and it wins."""
     logger, kept = records
-    with enter_task(TASK, solo=True):
+    with EnteredTask(TASK, solo=True):
         logger.info("step %d", 7, extra={"step": 7, "loss": 0.5})
     (record,) = kept
     assert (record.step, record.task, record.loss) == (7, "3", 0.5)

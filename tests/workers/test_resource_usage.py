@@ -57,3 +57,43 @@ def test_what_happens_between_two_tasks_belongs_to_neither(meter, readings, note
     meter.begin()
     assert readings
     assert meter.end().cpu_seconds < 0.1
+
+
+def test_short_tasks_are_asked_about_once_in_a_while(meter, readings):
+    """Between two readings there is at most a millisecond of processor time."""
+    tasks = 0
+    until = time.process_time() + 0.05
+    while time.process_time() < until:
+        meter.begin()
+        meter.end()
+        tasks += 1
+    assert len(readings) < tasks / 10
+    assert len(readings) >= 2 * 10  # two for each millisecond, and some slack
+
+
+def test_a_short_task_has_the_memory_of_the_last_reading(meter, readings):
+    """It has no time to use much more."""
+    meter.begin()
+    before = meter.end()
+    readings.clear()
+    meter.begin()
+    short = meter.end()
+    assert not readings
+    assert short.peak_memory == before.peak_memory
+    assert short.cpu_seconds is not None
+    assert 0 <= short.cpu_seconds < 0.0001
+
+
+def test_what_short_tasks_have_used_is_told_by_the_next_reading(meter):
+    """Memory that one of them has taken after all is not lost to those after it."""
+    meter.begin()
+    before = meter.end().peak_memory
+    held = bytearray(8 << 20)
+    for at in range(0, len(held), 4096):
+        held[at] = 1
+    work(0.002)
+    meter.begin()
+    after = meter.end().peak_memory
+    assert before is not None
+    assert after is not None
+    assert after >= before + (7 << 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.flow.current import not_awaitable
+from asyncflow.flow.spec import FlowSpec
 from asyncflow.flow.task_instance import instance_class
 
 if TYPE_CHECKING:
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
 class OpenStep:
     """A step of a run whose flow class is loaded."""
 
-    __slots__ = ("context_head", "context_tail", "instance_class", "node", "place", "variables")
+    __slots__ = (
+        "context_head",
+        "context_tail",
+        "has_own_init",
+        "instance_class",
+        "node",
+        "place",
+        "variables",
+    )
 
     def __init__(self, run: OpenRun, name: str) -> None:
         """Raises KeyError if the graph has no such step."""
@@ -24,6 +33,8 @@ class OpenStep:
         """The pathspec of a task, without its id."""
         self.instance_class: Final[Any] = instance_class(run.flow_class)
         """The class of the tasks' instances."""
+        self.has_own_init: Final = self.instance_class.__init__ is not FlowSpec.__init__
+        """Whether each task calls an `__init__` of the flow's own."""
         self.variables: Final = opening.variables.get(name)
         """Its environment variables, by `@environment`."""
         self.context_head: Final = (opening.flow, opening.run_id, name)

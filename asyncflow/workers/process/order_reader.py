@@ -46,7 +46,8 @@ class OrderReader:
             BlockingIOError: With MSG_DONTWAIT among the flags: there is none.
         """
         while True:
-            if self._items is not None and (order := self._claim(self._items)) is not None:
+            items = self._items
+            if items is not None and (order := self._claim(items)) is not None:
                 return order
             received = self._passed.popleft() if self._passed else self._receive(flags)
             if not isinstance(received, StartItems):

@@ -3,8 +3,11 @@
 Processor time is that of all threads of the process, and of its children once they are waited for.
 The highest memory of a process only ever rises, unless the process sets it back, as Linux lets it:
 a worker does so before a task if it has risen since the last time. A task that follows another one
-at once begins where that one has ended. So a task costs two system calls, and a few more after one
-that has used more memory than those before it.
+at once begins where that one has ended.
+
+Memory and children are not asked for after each of many short tasks, but once in a millisecond of
+processor time: such a task has no time to use more than a megabyte or so, and the next one that is
+asked about has what it missed.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from time import process_time_ns
 from typing import Final
 
 from asyncflow.workers.messages import UNKNOWN_USAGE, Usage, new_usage
@@ -20,12 +24,15 @@ _SET_BACK: Final = "/proc/self/clear_refs"
 _PEAK: Final = b"5"  # what to set back, see proc(5)
 _UNIT: Final = 1 if sys.platform == "darwin" else 1024  # of `ru_maxrss`, in bytes
 _RISE: Final = (1 << 20) // _UNIT  # a smaller one is not worth setting it back
+_SHORT_NS: Final = 100_000  # a task that takes less need not be asked about
+_STALE_NS: Final = 1_000_000  # but one in each millisecond is
 
 
 class UsageMeter:
     """Measures one task of this process at a time."""
 
     __slots__ = (
+        "_asked",
         "_base",
         "_began",
         "_can_set_back",
@@ -40,7 +47,8 @@ class UsageMeter:
         self._can_set_back = True
         self._has_risen = True  # what the process has needed before its first task is not known
         self._base = 0  # the peak when it was set back last
-        self._began = 0.0
+        self._began = 0  # the processor time then, in ns
+        self._asked = 0  # the processor time when the kernel was asked for more than that
         self._peak = 0  # before the task
         self._children = 0.0
         self._follows = False  # whether a task that begins now follows another one at once
@@ -60,21 +68,24 @@ class UsageMeter:
             return
         if self._has_risen and self._can_set_back:
             self._set_back()
-        used = getrusage(RUSAGE_SELF)
-        self._began, self._peak = used.ru_utime + used.ru_stime, used.ru_maxrss
+        self._began = self._asked = process_time_ns()
+        self._peak = getrusage(RUSAGE_SELF).ru_maxrss
         if self._has_risen:
-            self._base, self._has_risen = used.ru_maxrss, False
+            self._base, self._has_risen = self._peak, False
 
     def end(self) -> Usage:
         """What the task that began last has used; it ends now."""
-        used, waited = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
-        now, peak, before = used.ru_utime + used.ru_stime, used.ru_maxrss, self._peak
-        children = waited.ru_utime + waited.ru_stime
-        seconds = now - self._began + children - self._children
-        self._began, self._children, self._peak, self._follows = now, children, peak, True
+        now = process_time_ns()
+        used = now - self._began
+        self._began, self._follows = now, True
+        if used < _SHORT_NS and now < self._asked + _STALE_NS and self._can_set_back:
+            return new_usage((used // 1000 / 1e6, self._peak * _UNIT))
+        self._asked = now
+        peak, children = getrusage(RUSAGE_SELF).ru_maxrss, _children()
+        known = self._can_set_back or peak > self._peak
+        seconds = round(used / 1e9 + max(0.0, children - self._children), 6)
+        self._children, self._peak = children, peak
         self._has_risen = peak > self._base + _RISE
-        known = self._can_set_back or peak > before
-        seconds = round(seconds, 6) if seconds > 0.0 else 0.0
         return new_usage((seconds, peak * _UNIT if known else None))
 
     def _set_back(self) -> None:

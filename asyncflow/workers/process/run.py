@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow import codec
 from asyncflow.errors import JournalError, RecordError
-from asyncflow.events.manifests import ref_of, unpack_ref
+from asyncflow.events.manifests import pack_manifest, ref_of, unpack_ref
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
@@ -357,7 +357,7 @@ class Inherited:
     def packed(self, refs: MutableMapping[str, ArtifactRef]) -> bytes:
         """The manifest of a task that inherits from this one and passes these on."""
         if refs != self._passed_on:
-            return packed(refs)
+            return pack_manifest(refs) if type(refs) is dict else packed(refs)
         if not self._packed:  # tasks that have made nothing pass on the same
             self._packed = packed(refs)
         return self._packed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import suppress
-from os import getpid
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -87,15 +86,29 @@ class ToldAsync(NamedTuple):
 class TaskAttempt:
     """One attempt of a task: runs its step, stores the artifacts, and returns the report."""
 
+    __slots__ = (
+        "_began",
+        "_is_asked",
+        "_is_late",
+        "_off_loop",
+        "_order",
+        "_reads",
+        "_run",
+        "_task",
+        "_told",
+        "_used",
+        "_worker",
+    )
+
     def __init__(
         self,
         worker: TaskHost,
         run: OpenRun,
         order: StartTask,
         began: float,
-        *,
         is_asked: Callable[[], bool],
         is_late: Callable[[], bool] = lambda: False,
+        *,
         off_loop: OffLoop | None = None,
         told: ToldAsync | None = None,
     ) -> None:
@@ -134,7 +147,7 @@ class TaskAttempt:
                 else:
                     asked = task.node.shared
                     task.call(worker.holder.open(run.flow_class, asked) if asked else {})
-                if getpid() != process:
+                if step_forks.present != process:
                     step_forks.end_fork(None)
                 worker.check_descriptors(run)
                 if task.transition is None or task.transition.foreach is None:
@@ -145,7 +158,7 @@ class TaskAttempt:
                     outcome = outcome._replace(cards=task.cards.finish())
                 del task.flow  # it refers to the task: only the collector would end the cycle
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt of a step are failures like any other
-            if getpid() != process:
+            if step_forks.present != process:
                 step_forks.end_fork(error)
             worker.check_descriptors(run)
             return _awaiting_nothing(self._failure(error))

@@ -8,7 +8,7 @@ import sys
 from asyncflow._support.tracebacks import past_own_frames
 
 present: int = os.getpid()
-"""The id of this process, as far as forks by Python tell: asking the kernel takes longer."""
+"""The id of this process. Each fork by Python tells it: asking the kernel takes longer."""
 
 
 def _note_fork() -> None:
@@ -22,7 +22,8 @@ os.register_at_fork(after_in_child=_note_fork)
 class EndingForks:
     """A process that the user's code forks within the block ends where it would leave the block.
 
-    It is not a worker: it stores nothing and reports nothing.
+    It is not a worker: it stores nothing and reports nothing. A fork behind the interpreter's back,
+    by code in C that goes on in Python, is not noticed; Python itself does not survive that.
     """
 
     __slots__ = ("_pid",)
@@ -31,7 +32,7 @@ class EndingForks:
         self._pid = present
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if os.getpid() != self._pid:
+        if present != self._pid:
             end_fork(error)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.errors import TransitionError
 from asyncflow.flow.bound_task import STATE
-from asyncflow.flow.current import Parallel, TaskContext, enter_task
+from asyncflow.flow.current import EnteredTask, Parallel, TaskContext
 from asyncflow.flow.task_instance import initialize
 from asyncflow.values import Failure
 from asyncflow.workers.process.environment import added_variables
@@ -166,21 +166,24 @@ class TaskView:
 
     def entered(self) -> AbstractContextManager[None]:
         """Within the block, `current` and the variables of `@environment` are this task's."""
-        task = enter_task(self._context(), solo=self._reads is None)
+        task = EnteredTask(self._context(), solo=self._reads is None)
         variables = self._open.variables
         return task if not variables else _entered(task, added_variables(variables))
 
     def call(self, shared: Mapping[str, Any]) -> None:
         """Run the user's method, with the shared resources that it asks for."""
-        initialize(self.flow)
-        options = self.node.options
+        flow, options = self.flow, self.node.options
+        if self._open.has_own_init:
+            initialize(flow)
         if options:
             self._clear_caught()
-        method = getattr(self.flow, self.step)
+        method = getattr(flow, self.step)
         if "own" in options:
             self._decorated(method, shared).run()
-        else:
+        elif self.node.is_join:
             method(*self._arguments(), **shared)
+        else:
+            method(**shared)
 
     async def call_async(self, shared: Mapping[str, Any]) -> None:
         """The same for an async step."""

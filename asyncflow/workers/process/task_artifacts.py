@@ -116,7 +116,8 @@ class TaskArtifacts:
             with EndingForks():  # so may going through the items
                 fanout, ref = self._put_items(task, flow, foreach, values)
             items = pack_ref(ref)
-        self._put_all(values, on_lost)
+        if values:
+            self._put_all(values, on_lost)
         self._run.writer.sync()
         manifest = self._inherited.packed(self.refs)
         outcome: Outcome = new_outcome((manifest, fanout, items, task.choice, b""))

@@ -303,14 +303,18 @@ class Worker:
             return pack_to_store(message, segment, end)
         return pack_wrote(segment, end, blobs) + pack_report(message)
 
+    def _tell_start(self, run: OpenRun, order: StartTask) -> None:
+        """Report that a task begins, as `report` does, after what waits to be told."""
+        text, unsent = item_text_of(run, order.stack, order.path), self._unsent
+        with self._sending:
+            unsent.append(self._pack(new_started((order.key, text))))
+            self._reports.sendall(b"".join(unsent))
+            unsent.clear()
+            self.signals.release()
+
     def _start(self, order: StartTask) -> None:
         run = self._runs[order.key.run]
-        text = item_text_of(run, order.stack, order.path)
-        with self._sending:  # as `report` does, without looking for what there is to send
-            self._unsent.append(self._pack(new_started((order.key, text))))
-            self._reports.sendall(b"".join(self._unsent))
-            self._unsent.clear()
-            self.signals.release()
+        self._tell_start(run, order)
         began = time.perf_counter()
         try:
             environment.put_back_settings()
@@ -318,7 +322,7 @@ class Worker:
                 began = time.perf_counter()
                 self.report(Opened(run.order.run))
             run.kept.put_back()
-            is_async = run.graph[order.step].is_async
+            is_async = run.graph.nodes[order.step].is_async
         except BaseException as error:  # noqa: BLE001 - whatever the user's module raises at import
             self.check_descriptors(run)
             self.report(failed(order, began, error, output_capture.spooled()))
@@ -332,14 +336,7 @@ class Worker:
             # Together with the next task's start, if that order is here: one system call instead of
             # two.
             self.meter.begin()
-            attempt = TaskAttempt(
-                self,
-                run,
-                order,
-                began,
-                is_asked=self._is_asked,
-                is_late=self._is_late,
-            )
+            attempt = TaskAttempt(self, run, order, began, self._is_asked, self._is_late)
             ended = environment.own_context(self._context).run(attempt.carry_out_now)
             self.report_soon(ended)
             if self._kept:
