@@ -17,17 +17,19 @@ from asyncflow.events.manifests import pack_manifest, ref_of, unpack_ref
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.records import unpack_result
 from asyncflow.flow import loader
+from asyncflow.flow.current import not_awaitable
 from asyncflow.flow.delayed_values import CONFIG_VALUES, has_configs
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.graph_reader import prepare
 from asyncflow.flow.parameters import Parameter
+from asyncflow.flow.spec import FlowSpec
+from asyncflow.flow.task_instance import instance_class
 from asyncflow.store import open_store
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.manifests import ChangingManifest, JournalManifests, packed
 from asyncflow.values import STREAMED, ArtifactRef, indexes_of, is_same
 from asyncflow.workers.process.environment import EnvironmentSnapshot, enter, lasting_settings
-from asyncflow.workers.process.open_step import OpenStep
 from asyncflow.workers.process.replica import Replica
 from asyncflow.workers.program_environment import ProgramEnvironment
 
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
     from asyncflow._support.guarded_descriptor import Descriptors
     from asyncflow.events.types import RunStarted
-    from asyncflow.flow.spec import FlowSpec
     from asyncflow.store.value_interface import Later, Tell, ValueSink
     from asyncflow.workers.messages import Opening
 
@@ -251,6 +252,55 @@ class OpenRun:
         if self.is_read:
             self.writer.close()
             self.journal.close()
+
+
+class OpenStep:
+    """What all tasks of one step share, so that none of them makes it."""
+
+    __slots__ = (
+        "context_head",
+        "context_tail",
+        "has_own_init",
+        "instance_class",
+        "node",
+        "place",
+        "variables",
+    )
+
+    def __init__(self, run: OpenRun, name: str) -> None:
+        """Look at the step of a run whose flow class is loaded.
+
+        Raises:
+            KeyError: The graph has no such step.
+        """
+        opening, started = run.order, run.started
+        self.node: Final = run.graph.nodes[name]
+        self.place: Final = f"{run.pathspec}/{name}/"
+        """The pathspec of a task, without its id."""
+        self.instance_class: Final[Any] = instance_class(run.flow_class)
+        """The class of the tasks' instances."""
+        self.has_own_init: Final = self.instance_class.__init__ is not FlowSpec.__init__
+        """Whether each task calls an `__init__` of the flow's own."""
+        self.variables: Final = opening.variables.get(name)
+        """Its environment variables, by `@environment`."""
+        self.context_head: Final = (opening.flow, opening.run_id, name)
+        """The fields of a `TaskContext` before those of the task."""
+        self.context_tail: Final = (
+            run.graph,
+            run.parameter_names,
+            run.parameter,
+            not_awaitable,
+            started.tags,
+            started.origin_run_id,
+            None,
+            opening.store,
+            run.flow_class,
+            None,
+        )
+        """The fields behind them, of a `def` step without cards that is no gang."""
+
+    def __repr__(self) -> str:
+        return f"<OpenStep {self.place}>"
 
 
 class Inherited:

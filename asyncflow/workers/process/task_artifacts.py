@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from asyncflow.store.value_interface import Later
     from asyncflow.values import ArtifactRef
     from asyncflow.workers.messages import AttemptKey, Yielded
-    from asyncflow.workers.process.open_step import OpenStep
-    from asyncflow.workers.process.run import Inherited, OpenRun
+    from asyncflow.workers.process.run import Inherited, OpenRun, OpenStep
 
 
 OnLost = Callable[[ArtifactPickleError], object]
