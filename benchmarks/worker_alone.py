@@ -4,12 +4,18 @@ A run is recorded first. Then a worker is forked from this process, with the soc
 the files that a pool gives it, and is sent the tasks of the foreach again and again, in packets of
 32. This process reads the reports every two milliseconds, as a pool reads those of a busy worker.
 
+`values` is a flow whose tasks make 20 KiB each. With `s3` the run is in an object store. The worker
+writes its values into the cache of this machine and says so; nobody uploads them. It makes no
+request, as long as the run's journal here is locked as if the run were being written: a fork of
+this process could make none.
+
 With `serve`, each line of standard input starts one more round, so that two versions can be
 measured in alternation.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import select
@@ -27,7 +33,14 @@ from asyncflow.workers.local import fork_server
 from asyncflow.workers.local.claim_pipe import ClaimPipe
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.local.worker_process import WorkerProcess
-from asyncflow.workers.messages import ReportStream, ShutDown, StartItems, Succeeded, pack_order
+from asyncflow.workers.messages import (
+    ReportStream,
+    ShutDown,
+    StartItems,
+    Succeeded,
+    ToStore,
+    pack_order,
+)
 from asyncflow.workers.process import worker
 from asyncflow.workers.process.stop_signals import (
     Moment,
@@ -35,7 +48,8 @@ from asyncflow.workers.process.stop_signals import (
     StopSignals,
     block_stop_signals,
 )
-from benchmarks.flows import NoOps, Typical
+from benchmarks.flows import Artifacts, NoOps, Typical
+from benchmarks.object_server import ObjectServer
 
 if TYPE_CHECKING:
     from asyncflow import FlowSpec
@@ -47,7 +61,8 @@ ROUNDS = 25
 PACKET = 32
 AHEAD = 200
 SOCKET_BYTES = 1 << 20
-FLOWS: dict[str, type[FlowSpec]] = {"typical": Typical, "empty": NoOps}
+FLOWS: dict[str, type[FlowSpec]] = {"typical": Typical, "empty": NoOps, "values": Artifacts}
+ENDS = Succeeded, ToStore  # the latter if values are to be uploaded
 
 
 async def recorded(flow: type[FlowSpec], store: str) -> StartItems:
@@ -68,6 +83,18 @@ async def recorded(flow: type[FlowSpec], store: str) -> StartItems:
     opening = next(order.opening for order in orders if getattr(order, "opening", ()))
     items: StartItems = next(order for order in orders if isinstance(order, StartItems))
     return items._replace(first=items.first - items.item, item=0, opening=opening)
+
+
+def recorded_in(folder: str, flow: type[FlowSpec], *, in_s3: bool) -> StartItems:
+    """The order for a run in this folder, or in an object store whose cache is there."""
+    if not in_s3:
+        return anyio.run(recorded, flow, folder)
+    with ObjectServer(folder) as server:
+        os.environ |= {**server.environment(tls=False), "ASYNCFLOW_CACHE": f"{folder}/cache"}
+        items = anyio.run(recorded, flow, "s3://benchmark/flows")
+    (journal,) = Path(folder).glob("cache/**/journal")
+    fcntl.flock(os.open(journal, os.O_RDWR), fcntl.LOCK_EX)  # until this process ends
+    return items
 
 
 class Alone:
@@ -116,7 +143,7 @@ class Alone:
             data = self.reports.recv(SOCKET_BYTES)
             if not data:
                 sys.exit("the worker has ended")
-            ended += sum(isinstance(each, Succeeded) for each in self.stream.feed(data))
+            ended += sum(isinstance(each, ENDS) for each in self.stream.feed(data))
         return (self.seconds() - before) / number * 1e6
 
     def close(self) -> None:
@@ -130,7 +157,7 @@ def main(*, served: bool = False) -> None:
     names = [name for name in FLOWS if name in sys.argv] or list(FLOWS)
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            items = anyio.run(recorded, FLOWS[name], folder)
+            items = recorded_in(folder, FLOWS[name], in_s3="s3" in sys.argv)
             alone = Alone(Path(folder))
             alone.carry_out(items, 1000)
             if served:
