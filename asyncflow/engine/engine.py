@@ -176,7 +176,7 @@ class Engine(Starter, Watchable):
         if self._uploader is not None:
             from asyncflow.workers.held_reports import HeldReports
 
-            listener = HeldReports(listener, self._uploader)
+            listener = HeldReports(listener, self._uploader, holds_begun=True)
         location = self._store.location
         return self._make_executor(listener, size=size, scratch=scratch, store=location)
 

@@ -80,7 +80,7 @@ class PlainReports:
 
     def _tell(self, slot: WorkerSlot, source: TaskSource, told: _Told) -> None:
         slot.blocker = None
-        if told.facts:
+        if told.facts or told.storing:
             slot.note_begun(source.number)
         if told.began:
             source.on_started(told.began, slot.worker.pid, slot.worker.node)
@@ -145,8 +145,11 @@ class _Told:
     def _note_ran(self, begun: Started, ended: Succeeded, assigned: AssignedTask) -> None:
         """A task has begun and ended."""
         slot = self._slot
-        del slot.tasks[begun.key]
-        self.ended.append(assigned)
+        if slot.tasks.pop(begun.key, None) is None:
+            del slot.storing[begun.key]
+            self.stored.append(assigned)
+        else:
+            self.ended.append(assigned)
         if self._ran is None or len(self._ran) >= _TOGETHER:
             self._ran = []
             self.facts.append(Ran(slot.worker.pid, slot.worker.node, self._ran))

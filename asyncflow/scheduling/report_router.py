@@ -185,10 +185,14 @@ class ReportRouter:
         run = report.key.run
         slot.note_begun(run)
         assigned = slot.tasks.get(report.key)
+        is_over = assigned is None  # its values are being stored
+        assigned = assigned or slot.storing.get(report.key)
         if assigned is not None:
             assigned.started = True
             assigned.since = self._loop.time()
-            if run in slot.imported:
+            if is_over:
+                pass
+            elif run in slot.imported:
                 self._begin_time_limit(slot, assigned)
             elif self._import_seconds and not assigned.stopped:
                 warn = partial(self._warn_of_import, slot, assigned)
@@ -304,6 +308,7 @@ class ReportRouter:
         assigned = slot.tasks.get(report.key)
         if assigned is not None:
             assigned.stop_timer()
+            slot.note_begun(report.key.run)  # that it has begun may be told with its end
             slot.store(assigned, report.size)
             self._on_free(slot)
 

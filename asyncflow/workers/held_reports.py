@@ -9,6 +9,10 @@ and the agent of a node for those of the node.
 A worker goes on meanwhile, and so do its other reports. The scheduler is told `Storing` for a task
 whose step has ended. Reports of one worker that name values stay in order.
 
+That a short task has begun is held as well, if its end has come with it: as two reports that come
+together, they cost the scheduler half. It waits no longer than `HOLD_SECONDS`, however long the
+upload takes.
+
 What is held stays packed, if it came so: some thousand reports are held at a time, and as objects
 Python's collector would look at them again and again.
 """
@@ -18,11 +22,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.conditions import call_again
+from asyncflow._support.timed_call import TimedCall
 from asyncflow.errors import StoreError
 from asyncflow.workers.messages import (
     CardsChanged,
@@ -34,16 +40,23 @@ from asyncflow.workers.messages import (
     ToStore,
     Wrote,
     Yielded,
+    new_started,
     new_storing,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from asyncflow.errors import PoolError
     from asyncflow.store.value_interface import ValueUpload, ValueUploader
     from asyncflow.workers.interface import Kind, WorkerLink, WorkerListener
     from asyncflow.workers.messages import AttemptKey, ReportMessage
+
+HOLD_SECONDS: Final = 0.5
+"""How long it is held that a task has begun, at most."""
+_SHORT_SECONDS: Final = 0.005
+"""The longest task for which that is done."""
+_TICK_SECONDS: Final = 0.002  # a timer may ring so much too early, by the loop's own clock
 
 _NAMING: Final = (Succeeded, Failed, Yielded, CardsChanged)
 _UNENDED: Final = (Yielded, CardsChanged)
@@ -53,8 +66,10 @@ _WRITTEN: Final = (ToStore, Wrote)
 _USUAL: Final = frozenset((Started, ToStore))
 
 _NamingReport = Succeeded | Failed | Yielded | CardsChanged
-_Kept = _NamingReport | bytes
-"""Packed if it came packed."""
+_Told = _NamingReport | Started
+_Kept = _NamingReport | bytes | str
+"""Packed if it came packed. Text is that of the item of the task whose success is next: that it has
+begun was not told."""
 
 
 class _Part(NamedTuple):
@@ -69,11 +84,22 @@ class _Part(NamedTuple):
         return not mine.blobs and mine.segment == wrote.segment and mine.end <= wrote.end
 
 
-class _Held(NamedTuple):
+class _Held:
     """Reports, and what has to be stored before they are passed on."""
 
-    reports: list[_Kept]
-    parts: Sequence[_Part]
+    __slots__ = ("begun_since", "parts", "reports")
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self.reports: list[_Kept] = []
+        self.parts = parts
+        self.begun_since = inf  # when it was first held that one of the tasks has begun
+
+    def take_begun(self) -> list[Started]:
+        """That tasks have begun, as far as it is held: it is held no longer."""
+        begun = [report for report in _unpacked(self.reports) if type(report) is Started]
+        self.reports[:] = [each for each in self.reports if type(each) is not str]
+        self.begun_since = inf
+        return begun
 
     @property
     def is_ready(self) -> bool:
@@ -97,13 +123,23 @@ class _Queue:
         self.spoilt: dict[AttemptKey, str] = {}  # attempts with items that could not be stored
         self.exit: str | None = None
 
-    def last_held(self) -> list[_Kept]:
+    def last_held(self) -> _Held:
         """The reports that are held until everything that is being uploaded now is stored."""
         if self.waits_for is None:
             self.waits_for = tuple(self.parts)
         if not (self.held and self.held[-1].parts is self.waits_for):
-            self.held.append(_Held([], self.waits_for))
-        return self.held[-1].reports
+            self.held.append(_Held(self.waits_for))
+        return self.held[-1]
+
+    def take_begun(self, since: float) -> list[Started]:
+        """That tasks have begun, as far as that has been held since this moment or before."""
+        late = [held for held in self.held if held.begun_since <= since]
+        return [report for held in late for report in held.take_begun()]
+
+    @property
+    def begun_since(self) -> float:
+        """Since when it has been held that a task has begun; infinite if that is not held."""
+        return min((held.begun_since for held in self.held), default=inf)
 
     def settle(self) -> None:
         """Note which uploads have ended."""
@@ -120,12 +156,22 @@ class _Queue:
 class HeldReports:
     """Listens to workers in the place of another listener, and tells that one later."""
 
-    def __init__(self, listener: WorkerListener, uploader: ValueUploader | None = None) -> None:
+    def __init__(
+        self,
+        listener: WorkerListener,
+        uploader: ValueUploader | None = None,
+        *,
+        holds_begun: bool = False,
+    ) -> None:
         """Listen on the running event loop.
 
-        An uploader is needed once a worker has something to upload.
+        An uploader is needed once a worker has something to upload. `holds_begun` says whether it
+        may be held that a task has begun: not where this process can be lost while the listener
+        goes on, which would have such a task run again.
         """
         self._listener = listener
+        self._holds_begun = holds_begun
+        self._late: TimedCall | None = None  # when that is told that has been held for long
         self._uploader: ValueUploader | None = None
         self._queues: dict[WorkerLink, _Queue] = {}  # of workers that have written something
         self._loop = asyncio.get_running_loop()
@@ -168,13 +214,48 @@ class HeldReports:
             written = [each for each in reports if type(each) is ToStore]
             if len({each.segment for each in written}) == 1:
                 self._upload(queue, Wrote(written[-1].segment, written[-1].end, ()))
-                self._held_now(queue).extend([each.report for each in written])
-                waiting = self._waiting_bytes
+                held, waiting = self._held_now(queue), self._waiting_bytes
+                if self._holds_begun:
+                    return self._without_begun(held, reports, waiting)
+                held.reports.extend([each.report for each in written])
                 return [
                     new_storing((each.key, waiting)) if type(each) is ToStore else each
                     for each in reports
                 ]
-        return self._without_held_of_any(queue, reports)
+        # What else a task reports is not told before it has begun.
+        begun = queue.take_begun(self._loop.time()) if self._holds_begun else []
+        return [*begun, *self._without_held_of_any(queue, reports)]
+
+    def _without_begun(
+        self, held: _Held, reports: Sequence[ReportMessage], waiting: int
+    ) -> list[ReportMessage]:
+        """Hold the usual reports, also that tasks have begun whose ends have come with it."""
+        kept = held.reports
+        passed: list[ReportMessage] = []
+        begun: Started | None = None
+        holds = False
+        for report in reports:
+            if type(report) is ToStore:
+                if begun is not None:
+                    if begun.key == report.key and report.seconds <= _SHORT_SECONDS:
+                        kept.append(begun.item)
+                        holds = True
+                    else:
+                        passed.append(begun)
+                    begun = None
+                kept.append(report.report)
+                passed.append(new_storing((report.key, waiting)))
+            elif type(report) is Started:
+                if begun is not None:
+                    passed.append(begun)
+                begun = report
+        if begun is not None:
+            passed.append(begun)
+        if holds and held.begun_since == inf:
+            held.begun_since = self._loop.time()
+            if self._late is None:
+                self._tell_late_at(held.begun_since + HOLD_SECONDS)
+        return passed
 
     def _without_held_of_any(
         self, queue: _Queue, reports: Sequence[ReportMessage]
@@ -199,7 +280,7 @@ class HeldReports:
                 passed.append(report)
                 continue
             if held is None:
-                held, waiting = self._held_now(queue), self._waiting_bytes
+                held, waiting = self._held_now(queue).reports, self._waiting_bytes
             held.append(report.report if isinstance(report, ToStore) else report)
             if not isinstance(report, _UNENDED):
                 passed.append(new_storing((report.key, waiting)))
@@ -219,7 +300,7 @@ class HeldReports:
         queue.parts.append(part)
         queue.waits_for = None
 
-    def _held_now(self, queue: _Queue) -> list[_Kept]:
+    def _held_now(self, queue: _Queue) -> _Held:
         """Where to put reports that may name anything that was written so far."""
         if queue.lost:
             lost, queue.lost = queue.lost, []
@@ -267,6 +348,25 @@ class HeldReports:
         """Pass on what had to wait."""
         for worker, queue in list(self._queues.items()):
             self._release(worker, queue)
+        if self._late is not None and self._late.is_overdue(self._loop.time(), HOLD_SECONDS):
+            self._tell_late()  # its call was lost
+
+    def _tell_late_at(self, when: float) -> None:
+        self._late = TimedCall(self._loop, when, self._tell_late)
+
+    def _tell_late(self) -> None:
+        """Tell which tasks have begun, as far as that has been held for long."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        late, first = self._loop.time() - HOLD_SECONDS + _TICK_SECONDS, inf
+        for worker, queue in list(self._queues.items()):
+            begun = queue.take_begun(late)
+            first = min(first, queue.begun_since)
+            if begun:
+                self._listener.on_reports(worker, begun)
+        if first < inf and self._late is None:
+            self._tell_late_at(first + HOLD_SECONDS)
 
     def _release(self, worker: WorkerLink, queue: _Queue) -> None:
         """Pass on the reports of a worker whose values are stored by now."""
@@ -290,8 +390,10 @@ class HeldReports:
         return [told for report in reports for told in HeldReports._spoilt(error, queue, report)]
 
     @staticmethod
-    def _spoilt(error: str, queue: _Queue, report: _NamingReport) -> list[ReportMessage]:
+    def _spoilt(error: str, queue: _Queue, report: _Told) -> list[ReportMessage]:
         """What is passed on of a report, if something could not be stored."""
+        if isinstance(report, Started):
+            return [report]
         if isinstance(report, Yielded):
             if error:
                 queue.spoilt.setdefault(report.key, error)
@@ -312,14 +414,25 @@ def _is_in_segment(report: ReportMessage) -> TypeGuard[ToStore | Wrote]:
     return isinstance(report, ToStore) or (isinstance(report, Wrote) and not report.blobs)
 
 
-def _unpacked(kept: Iterable[_Kept]) -> list[_NamingReport]:
+def _unpacked(kept: Sequence[_Kept]) -> list[_Told]:
     """The reports, as objects."""
-    reports: list[Any] = []
-    for are_packed, some in groupby(kept, _is_packed):
-        together: Iterable[Any] = some
-        reports += ReportStream().feed(b"".join(together)) if are_packed else together
-    return reports
-
-
-def _is_packed(report: _Kept) -> bool:
-    return type(report) is bytes
+    packed = [each for each in kept if type(each) is bytes]
+    items = [each for each in kept if type(each) is str]
+    unpacked: list[Any] = ReportStream().feed(b"".join(packed))
+    if len(packed) == len(kept):
+        return unpacked
+    if len(packed) == len(items) == len(kept) / 2:
+        begun = map(new_started, zip([each.key for each in unpacked], items, strict=True))
+        return list(chain.from_iterable(zip(begun, unpacked, strict=True)))
+    told: list[Any] = []
+    rest, item = iter(unpacked), None
+    for each in kept:
+        if type(each) is str:
+            item = each
+            continue
+        report: Any = next(rest) if type(each) is bytes else each
+        if item is not None:
+            told.append(new_started((report.key, item)))
+            item = None
+        told.append(report)
+    return told

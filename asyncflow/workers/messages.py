@@ -483,10 +483,6 @@ new_storing: Final = partial(tuple.__new__, Storing)
 _new_to_store: Final = partial(tuple.__new__, ToStore)
 
 
-def _to_store(key: Sequence[int], *values: Any) -> ToStore:
-    return _new_to_store((_new_key(key), *values))
-
-
 def _failed(key: Sequence[int], *values: Any) -> Failed:
     report = Failed(_new_key(key), *values)
     report = report._replace(usage=new_usage(report.usage))
@@ -508,7 +504,6 @@ def _of_attempt(kind: Callable[..., Message]) -> Callable[..., Message]:
 
 _READERS: Final[dict[int, Callable[..., ReportMessage]]] = {
     **_REPORTS,
-    Report.TO_STORE: _to_store,
     Report.FAILED: _failed,
     Report.LOGGED: _of_attempt(Logged),
     Report.STOPPING: _of_attempt(Stopping),
@@ -589,6 +584,10 @@ class ReportStream:
             elif message[0] == _STARTED:
                 _, key, item = message
                 reports.append(new_started((_new_key(key), item)))
+            elif message[0] == _TO_STORE:
+                _, key, seconds, spooled, segment, end, report = message
+                head = _new_key(key), seconds, spooled
+                reports.append(_new_to_store((*head, segment, end, report)))
             else:
                 kind, *values = message
                 reports.append(_READERS[kind](*values))

@@ -30,6 +30,7 @@ from asyncflow.workers.messages import (
     pack_report,
     pack_to_store,
 )
+from tests.support.waiting import until
 
 
 @dataclass
@@ -100,9 +101,9 @@ def key(number):
     return AttemptKey(1, number, 0)
 
 
-def succeeded(number):
+def succeeded(number, seconds=0.1):
     """What its worker reports in the end."""
-    return Succeeded(key(number), 0.1, Outcome(), (0, 0))
+    return Succeeded(key(number), seconds, Outcome(), (0, 0))
 
 
 def failed(number, outcome=None):
@@ -115,9 +116,25 @@ def received(*packed):
     return ReportStream().feed(b"".join(packed))
 
 
-def to_store(number, wrote):
+def to_store(number, wrote, seconds=0.1):
     """What its worker reports in the end if it has written a value."""
-    return received(pack_to_store(succeeded(number), wrote.segment, wrote.end))[0]
+    return received(pack_to_store(succeeded(number, seconds), wrote.segment, wrote.end))[0]
+
+
+def ran(number, wrote=None):
+    """What it reports of a short task that has written a value."""
+    return Started(key(number), f"item {number}"), to_store(number, wrote or A, 0.001)
+
+
+def told(number):
+    """What of that is told in the end."""
+    (ended,) = received(pack_report(succeeded(number, 0.001)))
+    return [Started(key(number), f"item {number}"), ended]
+
+
+def storing(*numbers):
+    """What is told at once."""
+    return [Storing(key(number), 4711) for number in numbers]
 
 
 A = Wrote("flows/F/1/n.seg", 10, ())
@@ -126,9 +143,9 @@ MORE = Wrote("flows/F/1/n.seg", 30, ())
 
 
 class Play:
-    def __init__(self):
+    def __init__(self, *, holds_begun=False):
         self.listener, self.uploader = Listener(), Uploader()
-        self.held = HeldReports(self.listener, self.uploader)
+        self.held = HeldReports(self.listener, self.uploader, holds_begun=holds_begun)
 
     def report(self, *reports, worker="w"):
         self.held.on_reports(worker, reports)
@@ -145,6 +162,99 @@ class Play:
 async def play():
     """A scheduler's ear, and uploads."""
     return Play()
+
+
+@pytest.fixture
+async def holding():
+    """The same, and it may be held that a task has begun."""
+    return Play(holds_begun=True)
+
+
+async def test_that_a_short_task_has_begun_is_told_with_its_end(holding):
+    """That costs the scheduler half, and the task is over in any case."""
+    holding.report(*ran(1), *ran(2, MORE))
+    assert holding.heard() == storing(1, 2)
+    holding.report(*ran(3))
+    holding.end(0)
+    assert holding.heard()[2:] == [*storing(3), *told(1), *told(2)]
+    holding.end(1)
+    assert holding.heard()[-2:] == told(3)
+
+
+async def test_that_a_task_has_begun_is_told_at_once_unless_its_end_came_with_it(holding):
+    """Of long tasks always, and of those that run side by side."""
+    begun = Started(key(1)), Started(key(2)), Started(key(4))
+    long, short = to_store(1, A), to_store(2, A, 0.001)
+    holding.report(begun[0], long, begun[1], Started(key(3)), short, begun[2])
+    assert holding.heard() == [
+        *(begun[0], *storing(1)),
+        *(begun[1], Started(key(3)), *storing(2)),
+        begun[2],
+    ]
+    holding.end(0)
+    assert [type(report) for report in holding.heard()[-2:]] == [Succeeded] * 2
+
+
+async def test_that_a_task_has_begun_is_told_before_whatever_else_its_worker_says(holding):
+    """It could be about that task."""
+    holding.report(*ran(1), *ran(2))
+    holding.report(Logged(key(1), 1, b"late"))
+    begun = [told(1)[0], told(2)[0]]
+    assert holding.heard()[2:] == [*begun, Logged(key(1), 1, b"late")]
+    holding.report(*ran(3))
+    holding.end(0)
+    holding.end(1)
+    assert holding.heard()[5:] == [*storing(3), told(1)[1], told(2)[1], *told(3)]
+
+
+async def test_that_a_task_has_begun_is_told_though_its_values_are_not_stored_for_long(
+    holding, monkeypatch
+):
+    """And then its end is told alone."""
+    monkeypatch.setattr("asyncflow.workers.held_reports.HOLD_SECONDS", 0.01)
+    holding.report(*ran(1))
+    holding.report(*ran(2), worker="v")
+    await until(lambda: len(holding.listener.heard) == 4)
+    assert holding.heard() == [*storing(1), told(1)[0]]
+    assert holding.heard("v") == [*storing(2), told(2)[0]]
+    holding.report(*ran(3))
+    await until(lambda: len(holding.listener.heard) == 6)
+    holding.end(0)
+    holding.end(2)
+    assert holding.heard() == [
+        *storing(1),
+        told(1)[0],
+        *storing(3),
+        told(3)[0],
+        told(1)[1],
+        told(3)[1],
+    ]
+
+
+async def test_that_a_task_has_begun_is_told_though_the_call_for_it_was_lost(holding, monkeypatch):
+    """Whoever has everybody look again has it told."""
+    monkeypatch.setattr("asyncflow.workers.held_reports.HOLD_SECONDS", 0.0)
+    holding.report(*ran(1))
+    holding.held._late.cancel()
+    await asyncio.sleep(0.01)
+    assert holding.heard() == storing(1)
+    holding.held.call_again()
+    assert holding.heard() == [*storing(1), told(1)[0]]
+
+
+async def test_a_short_task_whose_value_cannot_be_stored_has_begun_and_failed(holding):
+    """As any other."""
+    holding.report(*ran(1))
+    holding.end(0, "no answer")
+    assert holding.heard()[1:] == [told(1)[0], NotStored(key(1), "no answer")]
+
+
+async def test_an_exit_comes_after_the_tasks_of_which_nothing_was_told(holding):
+    """They have begun and ended."""
+    holding.report(*ran(1))
+    holding.held.on_exit("w", "exited")
+    holding.end(0)
+    assert holding.heard()[1:] == [*told(1), "exited"]
 
 
 async def test_reports_that_name_nothing_new_pass_at_once(play):
@@ -373,8 +483,9 @@ class Trial:
     """Tasks that report, and uploads that end, as drawn."""
 
     def __init__(self, data):
-        self.data, self.play = data, Play()
+        self.data, self.play = data, Play(holds_begun=data.draw(st.booleans()))
         self.wrote = 0
+        self.begun: list[int] = []
         self.reported: list[int] = []  # by task: how much had been written
         self.stored: Counter[str] = Counter()  # by segment, up to where
 
@@ -395,14 +506,16 @@ class Trial:
         reports: list[ReportMessage] = []
         for _ in range(number):
             task = len(self.reported)
-            reports += [Started(key(task))] * draw(st.integers(0, 1))
+            if draw(st.booleans()):
+                reports.append(Started(key(task)))
+                self.begun.append(task)
             wrote = []
             for _ in range(draw(st.integers(0, 2))):
                 self.wrote += 1
                 wrote.append(Wrote(segment(self.wrote), self.wrote, ()))
             last = succeeded(task)
             if wrote and draw(st.booleans()):
-                last = to_store(task, wrote.pop())
+                last = to_store(task, wrote.pop(), draw(st.sampled_from([0.001, 0.1])))
             reports += wrote
             reports.append(last)
             self.reported.append(self.wrote)
@@ -432,3 +545,10 @@ async def _any_order(data):
     while not all(each.is_done for each in trial.play.uploader.uploads):
         trial.store(100)
     assert [end.key.task for end in trial.ends()] == list(range(len(trial.reported)))
+    heard = [(type(each), each.key.task) for each in trial.play.heard()]
+    assert [task for kind, task in heard if kind is Started] == trial.begun
+    for task in trial.begun:
+        ends = [
+            heard.index((kind, task)) for kind in (Succeeded, NotStored) if (kind, task) in heard
+        ]
+        assert heard.index((Started, task)) < min(ends)
