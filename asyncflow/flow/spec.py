@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from asyncflow.errors import FlowError
 from asyncflow.flow.bound_task import INPUT, STATE, artifacts_of, load_inherited, task_of
 from asyncflow.flow.constants import Constant
-from asyncflow.flow.join_inputs import Merge, load_once
+from asyncflow.flow.join_inputs import Merge
 from asyncflow.flow.missing_artifact import missing_from
 from asyncflow.flow.parameters import Parameter, ParameterContext
 from asyncflow.flow.transition_checks import as_given, check_foreach, chosen_step, gang_size, misled
@@ -117,7 +117,8 @@ class FlowSpec:
         values = self.__dict__
         if INPUT not in values:
             state: BoundTask | None = values.get(STATE)
-            return None if state is None else load_once(values, INPUT, state.input)
+            # Threads that ask at the same time may all load it; they get the same object.
+            return None if state is None else values.setdefault(INPUT, state.input())
         return values[INPUT]
 
     @property

@@ -367,11 +367,11 @@ class ArtifactReader:
         """
         data: Chunk
         try:
-            found = self._found_item(ref, index)
-            if found is not None:
-                entry, data, _ = found
-            else:
+            near = self._near  # a small item that was read with its neighbours, if this is one
+            if near is None or near.digest != ref.digest or index not in near.found:
                 entry, data = self._read_item(ref, self._trailer_for(ref, index, name), index, name)
+            else:
+                entry, data, _ = near.found[index]
             if later is None or not _is_checked_later(entry.size, entry.encoding):
                 later = None
                 entry.check(data)
@@ -400,11 +400,9 @@ class ArtifactReader:
             ArtifactMissingError: The file that holds it is gone.
             ArtifactCorruptError: Its bytes are not those that were written.
         """
-        near = self._near  # as `_found_item` does: each task asks
-        if near is not None and near.digest == ref.digest:
-            found = near.found.get(index)
-            if found is not None:
-                return found.text
+        known = self._near
+        if known is not None and known.digest == ref.digest and index in known.found:
+            return known.found[index].text
         trailer = self._trailer_for(ref, index, name)
         if not trailer.has_texts:
             return ""
@@ -417,11 +415,6 @@ class ArtifactReader:
             label = f"{name}[{index}]"
             return text_in(self._read(ref, place, size, label, int(Encoding.BYTES)))
         return self._find_near(ref, trailer, near, entry, name, index).text
-
-    def _found_item(self, ref: ArtifactRef, index: int) -> FoundItem | None:
-        """A small item that was read with its neighbours, if this is one."""
-        near = self._near
-        return near.found.get(index) if near is not None and near.digest == ref.digest else None
 
     def _read_item(
         self, ref: ArtifactRef, trailer: Trailer, index: int, name: str

@@ -121,6 +121,7 @@ class OpenRun:
         self.read()
         self._enter_environment()
         self.base = self.result(FIRST_RECORD, "its parameters")
+        self.base_names = frozenset(self.base.refs)
         with lasting_settings():
             self.flow_class = self._load(self.started.source)
         self.kept = EnvironmentSnapshot()  # with the module's own changes

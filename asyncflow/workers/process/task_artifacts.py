@@ -157,9 +157,9 @@ class TaskArtifacts:
             raise _StoppedError
 
     def _put_all(self, values: dict[str, Any], on_lost: OnLost | None) -> None:
-        base, read = self._run.base, self._loaded
+        run_names, read = self._run.base_names, self._loaded
         for name, value in values.items():
-            if name in base:
+            if name in run_names:
                 # changes of the task's copy of a parameter or a constant end with the task
                 continue
             if not self.are_wanted:
