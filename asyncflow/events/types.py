@@ -289,7 +289,8 @@ class TaskFailed(ArtifactsEvent):
     peak_memory: int | None = None
     """The most physical memory, in bytes, that the worker's process had in use at a time during
     the attempt. It includes Python, the imported modules and what the worker shares between tasks.
-    None as for `cpu_seconds`, and where the system cannot tell."""
+    For a very short task it may be that of one just before. None as for `cpu_seconds`, and where
+    the system cannot tell."""
     item: str = ""
     """As `TaskStarted.item`."""
     cards: bytes = b""
