@@ -87,6 +87,14 @@ def test_what_is_cut_is_left_wherever_that_is():
         assert frame_size(data[:cut]) == (8 if cut < 8 else 13)
 
 
+def test_a_record_that_is_shorter_than_its_length_is_left_even_if_its_checksum_is_right():
+    """A checksum of 32 bits may be that of what is there so far."""
+    length = struct.pack("<I", 10)
+    cut = length + struct.pack("<I", zlib.crc32(length + b"part")) + b"part"
+    assert whole_records(framed(b"first") + cut, AT) == ([AT], [b"first"], AT + 13)
+    assert payload_at(cut, 0) is None
+
+
 def test_what_is_damaged_is_left_whichever_bit_it_is():
     """Neither that record nor one behind it is read as if it were whole and right."""
     records = [b"first", b"the second", b"third"]
