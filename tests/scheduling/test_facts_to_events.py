@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow.client.replay import Replay
 from asyncflow.events.packing import pack_event, unpack_events
 from asyncflow.events.selection import EventFilter
-from asyncflow.events.types import STOPPED, Event, RunStarted, from_microseconds
+from asyncflow.events.types import (
+    STOPPED,
+    Event,
+    RunStarted,
+    TaskEvent,
+    TaskYielded,
+    from_microseconds,
+)
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
+from asyncflow.scheduling import facts_to_events
 from asyncflow.scheduling.commands import BeginItems, BeginTask, CloneTask, RetryTask, Verdict
 from asyncflow.scheduling.facts import Lost, Ran
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
@@ -20,7 +30,16 @@ from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.run_index import RunIndex
 from asyncflow.store.task_table import TaskState
 from asyncflow.values import Outcome, Status
-from asyncflow.workers.messages import AttemptKey, Failed, Logged, Started, Succeeded, Usage
+from asyncflow.workers.messages import (
+    AttemptKey,
+    CardsChanged,
+    Failed,
+    Logged,
+    Started,
+    Succeeded,
+    Usage,
+    Yielded,
+)
 
 NOW = 1_795_472_682_985_927
 GRAPH = Graph(
@@ -167,10 +186,13 @@ def opened(recorder: Recorder, groups: list[tuple[bool, int]]) -> list[tuple[Sta
     return reports
 
 
-@given(GROUPS)
-def test_tasks_that_ran_are_recorded_as_if_each_report_was_told(groups):
+@given(GROUPS, st.booleans())
+def test_tasks_that_ran_are_recorded_as_if_each_report_was_told(groups, begins_even):
     """Byte for byte, whether they come from packets, and with all that the recorder knows."""
     together, single = Life(), Life()
+    if begins_even:
+        together.clone(1, "first", ())
+        single.clone(1, "first", ())
     reports, batch = opened(together.recorder, groups), Batch(together.size, NOW)
     together.recorder.record_ran(Ran(41, "here", reports), batch)
     told = opened(single.recorder, groups)
@@ -180,12 +202,56 @@ def test_tasks_that_ran_are_recorded_as_if_each_report_was_told(groups):
         for report in pair:
             single.recorder.record(report, expected, verdict=None)
     assert batch.frames == expected.frames
+    assert len(batch.frames) == 2 * 2 * len(reports)  # a frame and a record for each report
     for life, written in ((together, batch), (single, expected)):
         life.write(written)
         life.check()
         assert len(life.recorder) == 0
     assert together.recorder.expected == single.recorder.expected
     assert together.recorder.seq == single.recorder.seq
+
+
+async def test_items_and_cards_have_their_places_among_the_starts_and_ends():
+    """Subscribers hear of them in the order of the records, and the index knows all of these."""
+    life = Life()
+    recorder, batch = life.recorder, Batch(life.size, NOW)
+    one, other, third = (AttemptKey(1, task, 0) for task in (1, 2, 3))
+    for task in (1, 2, 3):
+        recorder.open(BeginTask("first", task, 0, (), (), (), None))
+    digest, inherited = b"12345678", b"\x81\xa1x\xc0"
+    for fact in (
+        Started(one),
+        Started(other),
+        CardsChanged(other, b"\x80"),
+        Started(third),
+        Yielded(one, 0, 1, b"a", inherited, digest),
+        Succeeded(other, 0.5, Outcome(), (0, 0)),
+        Succeeded(third, 0.5, Outcome(), (0, 0)),
+        CardsChanged(one, b"\x80"),
+        Yielded(one, 1, 1, b"b", b"", digest),
+        Succeeded(one, 0.5, Outcome(fanout=2), (0, 0)),
+    ):
+        recorder.record(fact, batch, verdict=None)
+    recorder.streams.close()
+    life.write(batch)
+    life.check()
+    told = EventFilter[TaskEvent]().pick(batch.news)
+    begun, card, yielded, ended = "TaskStarted", "CardUpdated", "TaskYielded", "TaskSucceeded"
+    assert [(type(event).__name__, event.task_id) for event in told] == [
+        *((begun, "1"), (begun, "2"), (card, "2"), (begun, "3"), (yielded, "1")),
+        *((ended, "2"), (ended, "3"), (card, "1"), (yielded, "1"), (ended, "1")),
+    ]
+    manifests = [event.manifest for event in told if isinstance(event, TaskYielded)]
+    assert manifests == [inherited, b"\x80"]
+
+
+def test_elapsed_time_is_in_microseconds():
+    """By a clock that nobody sets."""
+    clock = facts_to_events._CLOCK
+    before = time.clock_gettime_ns(clock)
+    microseconds = facts_to_events.elapsed()
+    after = time.clock_gettime_ns(clock)
+    assert before // 1000 <= microseconds <= after // 1000
 
 
 def test_the_index_tells_of_each_task_how_it_stands():
