@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _AT_ONCE: Final = 50  # conditions that are checked in one turn of the loop: some 0.1 ms
+_LOST_SECONDS: Final = 0.2  # a timer that is so late was lost
+_REST_SECONDS: Final = 0.0001  # for each timer: they are looked at the less often, the more
 
 
 class CalledBack(Protocol):
@@ -41,13 +43,24 @@ class _Waits:
     def __init__(self) -> None:
         self.conditions: set[Condition] = set()
         self.parts: WeakSet[CalledBack] = WeakSet()
+        self.timers: WeakSet[SureTimer] = WeakSet()
+        self._rests_until = 0.0
         self.soon: asyncio.Handle | None = None
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
         self.soon = None
         for part in list(self.parts):
             part.call_again()
+        self._ring_lost(loop.time())
         self._look_at(loop, list(self.conditions))
+
+    def _ring_lost(self, now: float) -> None:
+        """Ring the timers that should have rung long ago."""
+        if now < self._rests_until:
+            return
+        self._rests_until = now + _REST_SECONDS * len(self.timers)
+        for timer in [each for each in self.timers if each.when < now - _LOST_SECONDS]:
+            timer.ring_again()
 
     def _look_at(self, loop: asyncio.AbstractEventLoop, conditions: list[Condition]) -> None:
         """Check some of them, and the others in the next turns of the loop.
@@ -88,6 +101,42 @@ def look_again_soon(loop: asyncio.AbstractEventLoop) -> None:
 def call_again(part: CalledBack) -> None:
     """Register a component with the running event loop, for as long as it is referenced."""
     _waits_on(asyncio.get_running_loop()).parts.add(part)
+
+
+class SureTimer:
+    """A timer that rings again if its call was lost, or broken off by an exception.
+
+    Whoever sets it keeps it, and cancels it when the call has done all that there is to do.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        function: Callable[..., object],
+        *arguments: object,
+    ) -> None:
+        """Call the function after so many seconds; it may be called again until `cancel`."""
+        self.when = loop.time() + seconds
+        """When it rings, by the loop's clock."""
+        self._loop, self._function, self._arguments = loop, function, arguments
+        self._timers = _waits_on(loop).timers
+        self._handle = loop.call_later(seconds, function, *arguments)
+        self._timers.add(self)
+
+    def ring_again(self) -> None:
+        """Call the function now, and not at its time."""
+        self._handle.cancel()
+        self.when = self._loop.time()
+        self._function(*self._arguments)
+
+    def cancel(self) -> None:
+        """Do not call the function any more. Harmless when repeated."""
+        self._handle.cancel()
+        self._timers.discard(self)
+
+    def __repr__(self) -> str:
+        return f"<SureTimer at {self.when:.3f}>"
 
 
 class Condition:

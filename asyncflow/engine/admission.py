@@ -42,14 +42,14 @@ class Admission:
 
     def __init__(self, most: int) -> None:
         self._most = most  # 0 for no limit
-        self._inside = 0
+        self._inside: set[object] = set()
         self._numbers = 0
-        self._line: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
+        self._line: list[tuple[int, int, asyncio.Future[object]]] = []  # a heap
 
     @property
     def inside(self) -> int:
         """How many were admitted and have not left."""
-        return self._inside
+        return len(self._inside)
 
     @property
     def waiting(self) -> int:
@@ -60,45 +60,53 @@ class Admission:
         """Set the limit before the first `enter`; 0 keeps the limit as it is."""
         self._most = min(filter(None, (self._most, most)), default=0)
 
-    async def enter(self, priority: int = 0) -> None:
-        """Wait to be admitted.
+    async def enter(self, priority: int = 0) -> object:
+        """Wait to be admitted; return what `leave` is given.
 
         Raises:
             EngineClosedError: The engine closes, and nobody is admitted any more.
 
         Cancelled: nothing has changed.
         """
-        if not self._most or (self._inside < self._most and not self._line):
-            self._inside += 1
-            return
+        if not self._most or (len(self._inside) < self._most and not self._line):
+            inside = object()
+            self._inside.add(inside)
+            return inside
         self._numbers += 1
         place = -priority, self._numbers, asyncio.get_running_loop().create_future()
         heappush(self._line, place)
         try:
-            await place[2]
+            return await place[2]
         except asyncio.CancelledError:
             if place in self._line:
                 self._line.remove(place)
                 heapify(self._line)
             elif not place[2].cancelled() and place[2].exception() is None:
-                self.leave()  # admitted just before the cancellation: pass the place on
+                self.leave(place[2].result())  # admitted just before: pass the place on
             raise
 
-    def leave(self) -> None:
-        """Leave, so that the next one is admitted."""
-        self._inside -= 1
-        while self._line and self._inside < self._most:
-            _, _, future = heappop(self._line)
+    def leave(self, inside: object) -> None:
+        """Leave, so that the next one is admitted. Harmless when repeated."""
+        self._inside.discard(inside)
+        self.call_again()
+
+    def call_again(self) -> None:
+        """Admit those for whom there is a place, also if a call of `leave` was broken off."""
+        while self._line and len(self._inside) < self._most:
+            future = self._line[0][2]
             if not future.done():
-                self._inside += 1
-                future.set_result(None)
+                admitted = object()
+                future.set_result(admitted)
+                self._inside.add(admitted)
+            heappop(self._line)  # last: an exception above must not lose who waits
 
     def close(self) -> None:
         """End all waits with an error."""
-        line, self._line = self._line, []
-        for _, _, future in line:
+        while self._line:
+            future = self._line[0][2]
             if not future.done():
                 future.set_exception(EngineClosedError())
+            heappop(self._line)
 
     def __repr__(self) -> str:
-        return f"<Admission {self._inside} inside, {len(self._line)} waiting>"
+        return f"<Admission {len(self._inside)} inside, {len(self._line)} waiting>"

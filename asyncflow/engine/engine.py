@@ -261,14 +261,14 @@ class Engine(Starter, Watchable):
         """Start the run that `prepare` creates; in a thread, because that reads files."""
         self._check_open()
         self._keep_looking()
-        await self._admission.enter(options.priority)
+        inside = await self._admission.enter(options.priority)
         try:
             self._check_open()
             surroundings = self._look_around(self._dispatcher.executor.environment)
-            creating = self._create(prepare, options, surroundings)
+            creating = self._create(prepare, options, surroundings, inside)
             handle, cancelled = await run_to_completion(creating, self._starting)
         except BaseException:
-            self._admission.leave()
+            self._admission.leave(inside)
             raise
         if cancelled is not None:
             handle.cancel("the task that started it was cancelled")
@@ -298,7 +298,11 @@ class Engine(Starter, Watchable):
         return os.environ
 
     async def _create(
-        self, prepare: Prepare, options: RunOptions, surroundings: ProgramEnvironment
+        self,
+        prepare: Prepare,
+        options: RunOptions,
+        surroundings: ProgramEnvironment,
+        inside: object,
     ) -> RunHandle:
         self._numbers += 1
         number = self._numbers
@@ -319,7 +323,7 @@ class Engine(Starter, Watchable):
             raise
         await self._services.loop_budget.turn()
         self._say_without_effect(new)
-        return self._live.begin(new, *created)
+        return self._live.begin(new, *created, inside)
 
     def _say_without_effect(self, new: NewRun) -> None:
         """Say once for each flow which of its decorators are for other machines."""

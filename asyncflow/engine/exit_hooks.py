@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from contextlib import suppress
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support import log
@@ -30,6 +31,7 @@ class ExitHooks:
         """Call nothing yet."""
         self._driver, self._threads = driver, threads
         self._calls: Future[None] | None = None
+        self._begun = Lock()  # taken by the first of the calls, for ever
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
         self._loop = asyncio.get_running_loop()
@@ -70,7 +72,9 @@ class ExitHooks:
             process.kill()
 
     def _call_all(self, when: str, names: list[str]) -> None:
-        """Call them in order; in a thread."""
+        """Call them in order; in a thread. Nothing if an earlier call does or did it."""
+        if not self._begun.acquire(blocking=False):
+            return
         for index, name in enumerate(names):
             if self._killed:
                 log.warning(f"{self._pathspec} has exit hooks that are not called: {names[index:]}")

@@ -31,6 +31,8 @@ class _LiveRun(NamedTuple):
     driver: RunDriver
     channel: Channel
     observer: FailureObserver
+    inside: object
+    """What the admission is given when it leaves."""
 
 
 class LiveRuns:
@@ -60,9 +62,17 @@ class LiveRuns:
         return len(self._runs)
 
     def begin(
-        self, new: NewRun, identity: RunIdentity, journal: JournalAppender, record: bytes
+        self,
+        new: NewRun,
+        identity: RunIdentity,
+        journal: JournalAppender,
+        record: bytes,
+        inside: object,
     ) -> RunHandle:
-        """Begin to drive a run whose first record is in its journal."""
+        """Begin to drive a run whose first record is in its journal.
+
+        `inside` is what the admission is given when the run has ended.
+        """
         channel = Channel(identity.stored, published=FIRST_RECORD)
         driver = RunDriver(
             identity,
@@ -74,7 +84,7 @@ class LiveRuns:
             new.origin,
         )
         observer = FailureObserver()
-        self._runs[identity.number] = _LiveRun(driver, channel, observer)
+        self._runs[identity.number] = _LiveRun(driver, channel, observer, inside)
         try:
             self._watchers.begin(channel)
             driver.begin(record)
@@ -95,7 +105,7 @@ class LiveRuns:
 
     def handle_of(self, pathspec: str) -> RunHandle | None:
         """A handle of a run that goes on; None if there is none."""
-        for number, (driver, channel, observer) in self._runs.items():
+        for number, (driver, channel, observer, _) in self._runs.items():
             if driver.pathspec == pathspec:
                 hooks = self._hooks.get(number)
                 return RunHandle(driver, channel, self._settings, observer, hooks)
@@ -104,29 +114,36 @@ class LiveRuns:
     def look(self) -> None:
         """Read the runs' mailboxes; clean up after runs whose end was not told: a call was lost."""
         self._mailboxes.look()
-        for number, (driver, _, _) in list(self._runs.items()):
-            if driver.task is None or driver.task.done():
+        for number, run in list(self._runs.items()):
+            if run.driver.task is None or run.driver.task.done():
                 self._on_driven(number)
+        self._admission.call_again()
 
     def _on_driven(self, number: int, task: asyncio.Task[None] | None = None) -> None:
-        """Clean up after a run. The event loop has already raised any exception of its driver."""
-        run = self._runs.pop(number, None)
+        """Clean up after a run. The event loop has already raised any exception of its driver.
+
+        If an exception breaks this off, `look` does it again.
+        """
+        run = self._runs.get(number)
         if run is None:
             return
-        driver, channel, observer = run
+        driver, channel, observer, inside = run
         self._mailboxes.remove(number)
         driver.let_go()  # again: an exception may have interrupted the driver in its own clean-up
         self._watchers.forget(channel)
         if driver.task is None:  # its start was broken off
+            self._runs.pop(number, None)
             return
         if task is not None:
             task.exception()
         observer.noticed = observer.noticed or bool(channel.subscribers)
         if driver.error is not None or driver.plan.status is Status.FAILED:
             observer.failed = channel.pathspec
-        self._admission.leave()
+        self._admission.leave(inside)
         if number in self._hooks:
             self._hooks[number].begin()
+        self._runs.pop(number, None)
+        if self._hooks:
             self._hooks = {
                 each: hooks
                 for each, hooks in self._hooks.items()
@@ -135,15 +152,15 @@ class LiveRuns:
 
     async def end(self, reason: str) -> None:
         """Stop all runs, because their engine is closed, and return once they have ended."""
-        for driver, _, _ in self._runs.values():
-            driver.cancel(reason, by_shutdown=True)
-        for driver, _, _ in list(self._runs.values()):
-            await driver.finished.wait()
+        for run in self._runs.values():
+            run.driver.cancel(reason, by_shutdown=True)
+        for run in list(self._runs.values()):
+            await run.driver.finished.wait()
 
     def break_off(self) -> None:
         """End the runs that are left, without a last event: `end` has raised an exception."""
-        for driver, _, _ in self._runs.values():
-            driver.break_off()
+        for run in self._runs.values():
+            run.driver.break_off()
 
     async def end_hooks(self) -> None:
         """Return once no exit hook runs; those that take longer than the grace are killed."""

@@ -139,3 +139,9 @@ class TaskSource(Protocol):
 
     def abandon(self, error: AsyncflowError) -> None:
         """Fail the run: it cannot go on."""
+
+    def give_up(self, by: str) -> None:
+        """End the run without a last event: what became of its tasks may be lost.
+
+        `by` is the exception that has broken off what was to be done for the run.
+        """

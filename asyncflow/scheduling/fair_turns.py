@@ -91,8 +91,8 @@ class FairTurns(Generic[Item]):
         self._put(item, (-item.priority, self._tickets, item.number), line)
 
     def _put(self, item: Item, place: _Place, line: Line) -> None:
-        self._waiting[item.number] = item, line, place
         heappush(self._lines.setdefault(line, []), place)
+        self._waiting[item.number] = item, line, place  # last: it waits only with a place
 
     def _holds(self, place: _Place, line: Line) -> bool:
         """Whether this place is still valid."""

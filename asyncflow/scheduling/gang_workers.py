@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from asyncflow._support.conditions import SureTimer
 from asyncflow.errors import PoolError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class GangWorkers:
         self._slots, self._loop, self._wake = slots, loop, wake
         self._running = 0
         self._begun = 0
+        self._retiring: SureTimer | None = None
         self._waiting: dict[int, TaskSource] = {}
         self._failed: Counter[int] = Counter()  # by run: failed starts in a row
 
@@ -90,15 +92,15 @@ class GangWorkers:
 
     def end(self) -> None:
         """The last node of a gang has ended: those that wait may begin, or the extra workers go."""
-        self._running -= 1
+        self._running = max(0, self._running - 1)  # a release that was broken off is repeated
         self.wake_waiting()
-        self._loop.call_later(_EXTRA_SECONDS, self._retire_extra, self._begun)
+        self._retiring = SureTimer(self._loop, _EXTRA_SECONDS, self._retire_extra, self._begun)
 
     def wake_waiting(self) -> None:
         """Let the runs try again whose gangs wait."""
-        waiting, self._waiting = self._waiting, {}
-        for source in waiting.values():
+        for source in list(self._waiting.values()):
             self._wake(source)
+            self._waiting.pop(source.number, None)  # last: an exception must not lose the run
 
     def forget(self, source: TaskSource) -> None:
         """A run has ended."""
@@ -109,6 +111,8 @@ class GangWorkers:
         """Let extra workers end, unless a gang has needed them since."""
         if not self._running and self._begun == begun:
             self._slots.retire_extra()
+        if self._retiring is not None and self._begun == begun:
+            self._retiring.cancel()
 
     def __repr__(self) -> str:
         return f"<GangWorkers: {self._running} gangs run, {len(self._waiting)} runs wait>"

@@ -17,6 +17,7 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from asyncflow._support.conditions import SureTimer
 from asyncflow.errors import TransitionError
 from asyncflow.scheduling.facts import Lost
 from asyncflow.values import ITEM_DIGEST_BYTES
@@ -111,7 +112,7 @@ class ItemStreams:
         self._stop, self._compare = stop, compare
         self._streams: dict[int, _Stream] = {}
         self._yielding: dict[int, _Stream] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: SureTimer | None = None
 
     def __bool__(self) -> bool:
         return bool(self._streams)
@@ -221,8 +222,8 @@ class ItemStreams:
             self._send(YieldMore(stream.attempt, upto))
 
     def _look(self) -> None:
-        self._timer = None
         if not self._yielding:
+            self.close()
             return
         if self._is_stalled(len(self._yielding)):
             for task, stream in self._yielding.items():
@@ -232,13 +233,16 @@ class ItemStreams:
         self._look_later()
 
     def _look_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_STALLED_SECONDS, self._look)
+        before = self._timer
+        self._timer = SureTimer(asyncio.get_running_loop(), _STALLED_SECONDS, self._look)
+        if before is not None:
+            before.cancel()  # last: if an exception breaks this off, it rings again
 
     def close(self) -> None:
-        """The run has ended."""
+        """The run has ended, or nothing yields."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def __repr__(self) -> str:
         return f"<ItemStreams {len(self._yielding)} of {len(self._streams)} yielding>"

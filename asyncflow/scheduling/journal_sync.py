@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asyncflow._support.conditions import thread_done
+from asyncflow._support.conditions import SureTimer, thread_done
 from asyncflow.errors import AsyncflowError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class JournalSync:
         self._goes_on, self._on_failed = goes_on, on_failed
         self._loop = asyncio.get_running_loop()
         self._synced_at = self._loop.time()
-        self._due: asyncio.TimerHandle | None = None
+        self._due: SureTimer | None = None
         self._again = False
         self._syncing: ThreadFuture[None] | None = None
 
@@ -49,7 +49,7 @@ class JournalSync:
         if self._due is not None:
             return
         wait = self._synced_at + self._services.sync_seconds - self._loop.time()
-        self._due = self._loop.call_later(max(0.0, wait), self._sync)
+        self._due = SureTimer(self._loop, max(0.0, wait), self._sync)
 
     async def close(self) -> None:
         """Begin no further sync, and wait for the running one."""
@@ -60,13 +60,17 @@ class JournalSync:
                 await thread_done(self._syncing)
 
     def _sync(self) -> None:
-        self._due = None
-        if self._syncing is not None:  # a slow disk still syncs earlier records
+        if self._syncing is not None and self._syncing.done():
+            self._on_synced(self._syncing)  # the call that tells of it is late, or lost
+        if self._syncing is None:
+            self._synced_at = self._loop.time()
+            self._syncing = self._services.syncs.submit(self._journal.sync)
+            self._syncing.add_done_callback(self._tell_of_sync)
+        else:  # a slow disk still syncs earlier records
             self._again = True
-            return
-        self._synced_at = self._loop.time()
-        self._syncing = self._services.syncs.submit(self._journal.sync)
-        self._syncing.add_done_callback(self._tell_of_sync)
+        if self._due is not None:
+            self._due.cancel()  # last: if an exception breaks this off, it is called again
+            self._due = None
 
     def _tell_of_sync(self, synced: ThreadFuture[None]) -> None:
         """Report the end of a sync to the event loop; called in the thread that synced."""
@@ -74,6 +78,8 @@ class JournalSync:
             self._loop.call_soon_threadsafe(self._on_synced, synced)
 
     def _on_synced(self, synced: ThreadFuture[None]) -> None:
+        if self._syncing is not synced:
+            return  # it was noticed without this call
         self._syncing = None
         error = synced.exception()
         if isinstance(error, AsyncflowError):

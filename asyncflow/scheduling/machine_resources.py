@@ -104,7 +104,7 @@ class MachineResources:
 
     def give_back(self, amounts: Amounts) -> None:
         """A task, or a gang, has ended."""
-        self._holders -= 1
+        self._holders = max(0, self._holders - 1)  # a release that was broken off is repeated
         self._used = _sum(self._used, amounts.times(-1)) if self._holders else Amounts()
         self._wake_first()
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow._support import log
+from asyncflow._support.conditions import SureTimer
 from asyncflow._support.timed_call import TimedCall
 from asyncflow.errors import LimitError
 from asyncflow.store.limit_files import Bounds
@@ -34,6 +35,7 @@ from asyncflow.store.limit_files import Bounds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from concurrent.futures import Executor as ThreadExecutor
+    from concurrent.futures import Future
 
     from asyncflow.errors import AsyncflowError
     from asyncflow.flow.graph import Graph
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from asyncflow.store.limit_interface import EngineLimit, LimitStore
 
 _NOTHING: Final = Bounds()
+_LOST_SECONDS: Final = 0.1  # a timer that is so late was lost
 _KEEP_SECONDS: Final = 0.1  # how long an engine keeps its turn before it lets others go first
 _READ_SECONDS: Final = 0.5  # how late, at most, a change by `asyncflow limit set` is noticed
 _SLACK_SECONDS: Final = 0.02  # timers are no finer: under a high rate some tasks begin together
@@ -98,10 +101,13 @@ class Grant:
         self._free(unused=True)
 
     def _free(self, *, unused: bool = False) -> list[_Limit]:
-        held, self._held = self._held, []
-        for limit, place in held:
+        freed: list[_Limit] = []
+        while self._held:
+            limit, place = self._held[-1]
             limit.give_back(place, unused=unused)
-        return [limit for limit, _ in held]
+            freed.append(limit)
+            self._held.pop()  # last: if an exception breaks this off, it is freed again
+        return freed
 
 
 class Limits:
@@ -124,8 +130,8 @@ class Limits:
         self._wake = wake
         self._limits: dict[str, _Limit] = {}
         self._loop = asyncio.get_running_loop()
-        self._reading: asyncio.Future[dict[str, Bounds]] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._reading: Future[dict[str, Bounds]] | None = None
+        self._timer: SureTimer | None = None
         self._closed = False
 
     # --- opening and closing ---
@@ -248,27 +254,37 @@ class Limits:
     # --- what was set ---
 
     def _keep_reading(self) -> None:
-        if self._reading is None and self._timer is None:
-            self._timer = self._loop.call_later(_READ_SECONDS, self._read)
+        if self._timer is None:
+            self._timer = SureTimer(self._loop, _READ_SECONDS, self._read)
 
     def _read(self) -> None:
         """Read what `asyncflow limit set` has set, as long as a limit is in use."""
-        self._timer = None
+        if self._reading is not None and self._reading.done():
+            self._on_read(self._reading)  # the call that tells of it is late, or lost
+        ringing, self._timer = self._timer, None
         if any(limit.in_use for limit in self._limits.values()):
-            files = [limit.file for limit in self._limits.values()]
-            self._reading = self._loop.run_in_executor(self._disk, _read_bounds, files)
-            self._reading.add_done_callback(self._on_read)
+            if self._reading is None:
+                files = [limit.file for limit in self._limits.values()]
+                self._reading = self._disk.submit(_read_bounds, files)
+                self._reading.add_done_callback(self._tell_of_read)
+            self._keep_reading()
+        if ringing is not None:
+            ringing.cancel()
 
-    def _on_read(self, reading: asyncio.Future[dict[str, Bounds]]) -> None:
+    def _tell_of_read(self, reading: Future[dict[str, Bounds]]) -> None:
+        """Called in the thread that has read."""
+        with suppress(RuntimeError):  # the program has closed the loop
+            self._loop.call_soon_threadsafe(self._on_read, reading)
+
+    def _on_read(self, reading: Future[dict[str, Bounds]]) -> None:
+        if self._closed or self._reading is not reading:
+            return  # or it was noticed without this call
         self._reading = None
-        if self._closed:
-            return
         for name, bounds in reading.result().items():
             self._limits[name].set(bounds)
         for limit in self._limits.values():
             limit.check()
             limit.warn_of_long_waits()
-        self._keep_reading()
 
     def __repr__(self) -> str:
         return f"<Limits {', '.join(map(repr, self._limits.values()))}>"
@@ -396,9 +412,10 @@ class _Limit:
 
     def give_back(self, place: int, *, unused: bool = False) -> None:
         """Free a place that a task no longer needs, or did not need after all."""
-        self._places.pop(place, None)
         self._full = False
-        self.file.free_place(place, unused=unused)
+        if place in self._places:
+            self.file.free_place(place, unused=unused)
+            del self._places[place]  # last: until then this engine does not take it again
 
     def keep(self, waiter: Waiter, bounds: Bounds) -> None:
         """A task of a run could begin here, and waits for another limit: want one place for it."""
@@ -467,10 +484,15 @@ class _Limit:
     def _look_after(self, seconds: float) -> None:
         due = self._loop.time() + max(seconds, 0.001)
         if self._timer is not None:
-            if self._timer.when <= due:
+            if self._timer.when <= due and not self._is_overdue:
                 return
             self._timer.cancel()
         self._timer = TimedCall(self._loop, due, self._on_timer)
+
+    @property
+    def _is_overdue(self) -> bool:
+        """Whether the call of the timer was lost."""
+        return self._timer is not None and self._timer.is_overdue(self._loop.time(), _LOST_SECONDS)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -481,9 +503,10 @@ class _Limit:
         self._blocked_until = 0.0
         self._full = False
         if self._waiting:
-            number, self._woken = self._waiting.popitem(last=False)
+            number, self._woken = next(iter(self._waiting.items()))
             self._tried.append(number)
             self._wake(self._woken)
+            self._waiting.pop(number, None)  # last: an exception must not lose the run
 
     def settle(self) -> list[int]:
         """The woken runs have been tried. Return those that do not wait here any more."""
@@ -495,7 +518,7 @@ class _Limit:
         self._tried.clear()
         if not self._waiting:
             self._leave_line()
-        elif not self._full and self._timer is None:
+        elif not self._full and (self._timer is None or self._is_overdue):
             self._look_after(self.file.look_seconds)
         return settled
 

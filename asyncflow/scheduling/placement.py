@@ -16,9 +16,9 @@ from asyncflow.errors import PoolError
 from asyncflow.workers.messages import AttemptKey, ShutDown
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterable, Iterator
 
+    from asyncflow._support.conditions import SureTimer
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.workers.interface import Executor, Kind, WorkerLink
     from asyncflow.workers.messages import StartItems, StartTask
@@ -82,7 +82,7 @@ class AssignedTask:
         self.stopped = ""
         self.yields = False  # whether its generator yields items, for which other tasks can begin
         self.grant: Held | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: SureTimer | None = None
 
     @classmethod
     def of(

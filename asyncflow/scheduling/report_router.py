@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asyncflow._support import log
+from asyncflow._support.conditions import SureTimer
 from asyncflow._support.tracebacks import with_final_line
 from asyncflow.errors import (
     PoolError,
@@ -14,6 +15,7 @@ from asyncflow.errors import (
     TaskTimeoutError,
     WorkerDiedError,
 )
+from asyncflow.scheduling.broken_work import description_of
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.plain_reports import PlainReports
 from asyncflow.scheduling.run_services import BACKLOG_BYTES
@@ -23,6 +25,7 @@ from asyncflow.workers.messages import (
     Blocked,
     CardsChanged,
     Failed,
+    Garbled,
     GaveBack,
     Logged,
     NotStored,
@@ -119,13 +122,13 @@ class ReportRouter:
             on_broken: Called when workers cannot even begin a task.
         """
         self._slots, self._runs, self._assigner, self._loop = slots, runs, assigner, loop
-        self._import_seconds = import_seconds
+        self._import_seconds, self._work = import_seconds, assigner.work
         self._on_broken = on_broken
         self._dead_starts = 0
         self._plain = PlainReports(assigner, loop, self._on_free)
-        self._spares_leave: asyncio.TimerHandle | None = None
+        self._spares_leave: SureTimer | None = None
         self.stopper = Stopper(
-            loop.call_later,
+            partial(SureTimer, loop),
             grace_seconds,
             has=lambda slot, attempt: slot.find(attempt) is not None,
             disown=self._disown,
@@ -137,6 +140,19 @@ class ReportRouter:
         slot = self._slots.of(worker)
         if slot is None:
             return
+        work = self._work
+        before, work.slot, work.reports = (work.slot, work.reports), slot, reports
+        try:
+            self._pass_all_on(slot, reports)
+        except BaseException as error:
+            work.give_up(description_of(error))
+            raise
+        work.slot, work.reports = before
+        if self._plain.made_room:
+            self._plain.made_room = False
+            self._assigner.dispatch()
+
+    def _pass_all_on(self, slot: WorkerSlot, reports: Sequence[ReportMessage]) -> None:
         plain = self._plain
         if slot.silent:
             plain.made_room = True
@@ -149,9 +165,6 @@ class ReportRouter:
                 plain.made_room = True  # perhaps
                 after += 1
             at = after
-        if plain.made_room:
-            plain.made_room = False
-            self._assigner.dispatch()
 
     def _pass_on(self, slot: WorkerSlot, report: ReportMessage) -> None:
         match report:
@@ -167,6 +180,8 @@ class ReportRouter:
                 self._on_heard_of(slot, report)
             case GaveBack():
                 self._on_given_back(slot, report)
+            case Garbled():
+                self._work.give_up_worker(slot, report.by)
             case Warned():
                 log.warning(report.event, pid=slot.worker.pid, **report.facts)
             case _:
@@ -325,8 +340,8 @@ class ReportRouter:
             return
         assigned.stop_timer()
         was_there = report.key in slot.tasks
-        slot.remove(assigned)
         self._assigner.release(assigned)
+        slot.remove(assigned)
         if was_there:
             self._on_free(slot)
         assigned.source.tell(self._end_of(slot, assigned, report))
@@ -354,32 +369,55 @@ class ReportRouter:
 
     def _keep_spares_for_now(self) -> None:
         if self._spares_leave is None:
-            self._spares_leave = self._loop.call_later(_SPARE_SECONDS, self._retire_spares)
+            self._spares_leave = SureTimer(self._loop, _SPARE_SECONDS, self._retire_spares)
 
     def _retire_spares(self) -> None:
-        self._spares_leave = None
         for slot in self._slots:
             if slot.idle and not slot.worker.stop_reason and self._slots.is_spare(slot):
                 slot.retire()
+        if self._spares_leave is not None:
+            self._spares_leave.cancel()
+            self._spares_leave = None
 
     def _disown(self, slot: WorkerSlot, attempt: AttemptKey) -> None:
         """Count an attempt as ended, although its worker may still run it."""
         assigned = slot.tasks.get(attempt)
         if assigned is None:
             return
-        slot.abandoned_attempts[attempt] = assigned
-        slot.remove(assigned)
-        self._assigner.release(assigned)
-        assigned.source.tell(_loss(slot, assigned, self._loop.time()))
+        work = self._work
+        before, work.slot = work.slot, slot
+        try:
+            slot.abandoned_attempts[attempt] = assigned
+            self._assigner.release(assigned)
+            slot.remove(assigned)
+            assigned.source.tell(_loss(slot, assigned, self._loop.time()))
+        except BaseException as error:
+            assigned.source.give_up(description_of(error))
+            work.give_up(description_of(error))
+            raise
+        work.slot = before
         self._assigner.dispatch()
 
     # --- a worker ends ---
 
     def on_exit(self, worker: WorkerLink, how: str) -> None:
         """Handle the exit of a worker: each task that it had begun has lost one attempt."""
-        slot = self._slots.remove(worker)
-        if slot is None:
-            return
+        work = self._work
+        before, work.slot = work.slot, self._slots.of(worker) or work.slot
+        slot: WorkerSlot | None = None
+        try:
+            slot = self._slots.remove(worker)
+            if slot is not None:
+                self._on_gone(slot, how)
+        except BaseException as error:
+            work.give_up(description_of(error))
+            raise
+        work.slot = before
+        if slot is not None:
+            self._assigner.dispatch()
+
+    def _on_gone(self, slot: WorkerSlot, how: str) -> None:
+        worker = slot.worker
         if not worker.stop_reason:
             log.info("a worker is gone", pid=worker.pid, how=how, tasks=len(slot.tasks))
         for abandoned in slot.abandoned_attempts.values():
@@ -394,7 +432,6 @@ class ReportRouter:
         blameless = slot.has_begun or worker.stop_reason or worker.ended_with_others
         if slot.used and not blameless:
             self._count_dead_start(how)
-        self._assigner.dispatch()
 
     def _count_dead_start(self, how: str) -> None:
         self._dead_starts += 1

@@ -28,6 +28,7 @@ from asyncflow._support.weak_methods import weakly
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.types import RunStarted
+from asyncflow.scheduling.broken_work import description_of
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks
 from asyncflow.scheduling.fact_inbox import FactInbox
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
@@ -151,10 +152,13 @@ class RunDriver:
         self._news = Condition(
             weakly(
                 self,
-                lambda self: self._inbox.is_due or bool(self._commands) or self._is_late,
+                lambda self: (
+                    self._inbox.is_due or bool(self._commands or self._given_up_by) or self._is_late
+                ),
                 gone=False,
             )
         )
+        self._given_up_by = ""  # the exception that has broken off what was to be done for it
         self._ends_by = float("inf")  # by the loop's clock, once it has been told to end
         self._ending = RunEnding(identity, self._recorder, self._index)
         self._retries = RetryTimers(weakly(self, RunDriver._on_retry_due, gone=None))
@@ -246,6 +250,22 @@ class RunDriver:
         self._ends_by = 0.0
         self._news.look()
 
+    def give_up(self, by: str) -> None:
+        """End the run without a last event, now: what became of its tasks may be lost.
+
+        `by` is the exception that has broken off what was to be done for it.
+        """
+        self._given_up_by = self._given_up_by or by
+        self._news.look()
+
+    def _check_given_up(self) -> None:
+        if self._given_up_by:
+            message = (
+                "the engine failed: an exception, which a signal handler may have raised, broke "
+                f"off what it had to do for the run ({self._given_up_by}); the run can be resumed"
+            )
+            raise AsyncflowError(message)
+
     @property
     def _is_late(self) -> bool:
         return self._loop.time() >= self._ends_by
@@ -334,6 +354,7 @@ class RunDriver:
 
     async def _turn(self) -> None:
         await self._news.wait()
+        self._check_given_up()
         if not self._inbox.facts and not self._commands and self._is_late:
             raise AsyncflowError("the run was told to end, but did not")
         await self._services.loop_budget.turn()
@@ -409,12 +430,17 @@ class RunDriver:
                 self.finish = command
 
     def _on_retry_due(self, task_id: int) -> None:
-        self.plan.wake(task_id)
-        self._dispatcher.dispatch(self)
+        try:
+            self.plan.wake(task_id)
+            self._dispatcher.dispatch(self)
+        except BaseException as error:
+            self.give_up(description_of(error))
+            raise
 
     # --- the end ---
 
     async def _finish(self, finish: FinishRun) -> None:
+        self._check_given_up()
         batch = self._new_batch()
         event = self._ending.event(finish, batch)
         last = self._recorder.add(event, batch)

@@ -13,14 +13,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support import log
-from asyncflow._support.conditions import call_again
+from asyncflow._support.conditions import SureTimer, call_again
 from asyncflow.errors import LimitError, PoolError, WorkerDiedError
+from asyncflow.scheduling.broken_work import BrokenWork, description_of
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.fair_turns import FairTurns
 from asyncflow.scheduling.gang_workers import GangWorkers, has_own_workers
 from asyncflow.scheduling.machine_resources import MachineResources
 from asyncflow.scheduling.placement import UNKNOWN_SECONDS, AssignedTask, WorkerSlot
-from asyncflow.scheduling.step_admission import StepAdmission
+from asyncflow.scheduling.step_admission import StepAdmission, StepConditions
 from asyncflow.store.files import SHORTAGES
 from asyncflow.workers.interface import NotNowError
 
@@ -54,9 +55,9 @@ class _Hold:
 
     def release(self) -> None:
         """The task, or one of the nodes, is no longer at a worker."""
+        if self._left == 1:
+            self._release()  # first: if it is broken off, it is done again
         self._left -= 1
-        if not self._left:
-            self._release()
 
 
 class _Room:
@@ -103,11 +104,15 @@ class TaskAssigner:
         self._on_assigned, self._on_broken = on_assigned, on_broken
         self._resources = MachineResources(machine, self.wake) if machine is not None else None
         self._runs: dict[int, TaskSource] = {}  # the runs that have entered, by number
+        self.work = BrokenWork(self._runs, self.try_all_again)
+        """What is under way here and in the `ReportRouter`."""
         self._has_wished = False  # whether the executor was asked for more workers
         self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
         self._gangs = GangWorkers(slots, loop, self.wake)
         self._steps = StepAdmission(slots, self._gangs, limits, self._resources)
         self._dispatching = False
+        self._all_again = False  # whether to try all runs again: some may have left their queue
+        self._start_timer: SureTimer | None = None
         self._waking: asyncio.Handle | None = None  # the call that dispatches soon
         self._failed_starts = 0  # in a row, for lack of descriptors or memory
         self._impatient_at: float | None = None  # when a waiting `def` task may ask for more
@@ -115,7 +120,10 @@ class TaskAssigner:
 
     def call_again(self) -> None:
         """Assign what can be assigned, in case the call that should do it was lost."""
-        self._dispatching = False  # nobody calls this from within
+        if self._dispatching or self._all_again:  # nobody calls this from within
+            for source in self._runs.values():
+                self._turns.add(source)
+        self._dispatching = self._all_again = False
         if self._waking is not None:
             self._waking.cancel()  # else it would go on beside the one that follows
         self._on_woken()
@@ -159,8 +167,15 @@ class TaskAssigner:
             self._assign_all()
         except PoolError as error:
             self._on_start_failed(error)
+        except BaseException:
+            self.try_all_again()
+            raise
         finally:
             self._dispatching = False
+
+    def try_all_again(self) -> None:
+        """Something was broken off: try all runs when lost calls are repaired."""
+        self._all_again = True
 
     def _dispatch_later(self) -> None:
         if self._waking is None:
@@ -183,7 +198,7 @@ class TaskAssigner:
                 continue
             slots = self._find(source, step, room)
             if slots:
-                self._assign(slots, source, step)
+                self._try_to_assign(slots, source, step)
                 if self._loop.time() > until:  # let the application have a turn
                     self._dispatch_later()
                     return
@@ -264,9 +279,7 @@ class TaskAssigner:
         says, if it says so.
         """
         if isinstance(error, NotNowError):
-            self._slots.resting = True
-            self._loop.call_later(_REST_SECONDS, self._start_again)
-            self._dispatch_later()
+            self._rest()
             return
         short = isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES
         self._failed_starts += 1
@@ -275,16 +288,35 @@ class TaskAssigner:
             return
         if self._failed_starts == 1:
             log.warning("a worker cannot be started; trying again soon", why=str(error))
+        self._rest()
+
+    def _rest(self) -> None:
+        """Start no worker for a moment."""
         self._slots.resting = True
-        self._loop.call_later(_REST_SECONDS, self._start_again)
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+        self._start_timer = SureTimer(self._loop, _REST_SECONDS, self._start_again)
         self._dispatch_later()
 
     def _start_again(self) -> None:
         self._slots.resting = False
         self._gangs.wake_waiting()
+        if self._start_timer is not None:
+            self._start_timer.cancel()
         self.dispatch()
 
     # --- giving tasks and taking them back ---
+
+    def _try_to_assign(self, slots: Sequence[WorkerSlot], source: TaskSource, step: str) -> None:
+        """Send the run's next task; if that is broken off, it may be lost, so end the run."""
+        work = self.work
+        before, work.source = work.source, source
+        try:
+            self._assign(slots, source, step)
+        except BaseException as error:
+            work.give_up(description_of(error))
+            raise
+        work.source = before
 
     def _assign(self, slots: Sequence[WorkerSlot], source: TaskSource, step: str) -> None:
         """Send the run's next task, or its whole gang, to these slots."""
@@ -299,18 +331,33 @@ class TaskAssigner:
                 return
             if grant is None:
                 return  # try the run again at once: other steps of it may begin
-        is_async = source.graph[step].is_async
+        try:
+            self._send(slots, source, step, conditions, grant)
+        except BaseException:  # the run is given up
+            if grant is not None:
+                grant.release()
+            raise
+        self._turns.served(source)
+        if not source.graph[step].is_async:
+            self._impatient_at = None
+
+    def _send(
+        self,
+        slots: Sequence[WorkerSlot],
+        source: TaskSource,
+        step: str,
+        conditions: StepConditions | None,
+        grant: Held | None,
+    ) -> None:
         if conditions is None and self._give_several(slots[0], source, step):
-            pass
-        elif conditions is not None and (conditions.is_gang or conditions.amounts):
+            return
+        if conditions is not None and (conditions.is_gang or conditions.amounts):
             self._give_holding(slots, source, step, conditions.amounts, grant)
         elif (order := source.orders.take()) is not None:
+            is_async = source.graph[step].is_async
             self._give(slots[0], source, order, is_async=is_async).grant = grant
         elif grant is not None:
             grant.release()
-        self._turns.served(source)
-        if not is_async:
-            self._impatient_at = None
 
     def _give_holding(
         self,
@@ -342,11 +389,15 @@ class TaskAssigner:
         if has_workers:
             self._gangs.begin()
         hold, is_async = _Hold(len(orders), release), source.graph[step].is_async
-        for slot, order in zip(slots, orders, strict=True):
-            if order is None:  # it has to be prepared first
-                hold.release()
-            else:
-                self._give(slot, source, order, is_async=is_async).grant = hold
+        try:
+            for slot, order in zip(slots, orders, strict=True):
+                if order is None:  # it has to be prepared first
+                    hold.release()
+                else:
+                    self._give(slot, source, order, is_async=is_async).grant = hold
+        except BaseException:  # the run is given up, and some of its tasks have no hold
+            release()
+            raise
 
     def _give(
         self, slot: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool
@@ -456,6 +507,7 @@ class TaskAssigner:
         self._steps.end(source.number, (assigned,))
         if assigned.grant is not None:
             assigned.grant.release()
+            assigned.grant = None
         if source.number in self._runs:
             self._turns.add(source)
         if assigned.yields:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import deque
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow._support.conditions import SureTimer
 from asyncflow.errors import JournalError
 from asyncflow.scheduling.gangs import Gangs
 from asyncflow.scheduling.input_offsets import InputOffsets
@@ -29,6 +30,7 @@ from asyncflow.workers.packed_numbers import pack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+    from concurrent.futures import Future
 
     from asyncflow.scheduling.commands import BeginTask, Command
     from asyncflow.scheduling.facts import Lost
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.plan import Plan
     from asyncflow.scheduling.run_identity import RunIdentity
     from asyncflow.scheduling.run_services import RunServices
+
+_LOOK_SECONDS: Final = 0.25  # until it is looked whether the call that tells of a join was lost
 
 
 class TaskOrders:
@@ -75,7 +79,8 @@ class TaskOrders:
         self._on_failed, self._on_lost = on_failed, on_lost
         self._loop = asyncio.get_running_loop()
         self._prepared: deque[StartTask] = deque()
-        self._closed = False
+        self._preparing: dict[int, Future[StartTask]] = {}  # wide joins, by the id of their task
+        self._looking: SureTimer | None = None  # while some are being prepared
         self.gangs = Gangs()
         """The gangs that were taken, until they have ended."""
         self.held = False
@@ -99,7 +104,9 @@ class TaskOrders:
     def take(self) -> StartTask | None:
         """The next ready task as an order; None if it has to be prepared first."""
         if self._prepared:
-            return self._prepared.popleft()
+            order = self._prepared.popleft()
+            self._preparing.pop(order.key.task, None)
+            return order
         for task in self._plan.take(1):
             self._recorder.open(task)
             if task.caught is not None:
@@ -114,8 +121,10 @@ class TaskOrders:
                 return self._order(task, inputs, ())._replace(awaits=True)
             if len(task.inputs) <= MAX_INPUTS_IN_ORDER:
                 return self._order(task, self._inputs.offsets(task.inputs), ())
-            preparing = self._loop.run_in_executor(self._disk, self._spill, task)
-            preparing.add_done_callback(partial(self._on_spilled, task.task_id))
+            preparing = self._preparing[task.task_id] = self._disk.submit(self._spill, task)
+            preparing.add_done_callback(self._look_soon)
+            if self._looking is None:
+                self._looking = SureTimer(self._loop, _LOOK_SECONDS, self._look_at_prepared)
         return None
 
     def take_items(self, most: int) -> StartItems | None:
@@ -182,11 +191,15 @@ class TaskOrders:
     def drop_prepared(self) -> None:
         """Give back the prepared orders that nobody has taken."""
         while self._prepared:
-            self.give_back(self._prepared.popleft().key.task)
+            task_id = self._prepared.popleft().key.task
+            self._preparing.pop(task_id, None)
+            self.give_back(task_id)
 
     def close(self) -> None:
         """The run has ended: drop joins that are still being prepared."""
-        self._closed = True
+        self._preparing.clear()
+        if self._looking is not None:
+            self._looking.cancel()
 
     def _order(self, task: BeginTask, inputs: bytes, inputs_at: Sequence[Any]) -> StartTask:
         path = indexes_of(task.path) if self._plan.graph.has_conditions else task.path
@@ -206,9 +219,23 @@ class TaskOrders:
         """Write a wide join's inputs to a file, in a thread."""
         return self._order(task, b"", self._inputs.spill(task.task_id, task.inputs))
 
-    def _on_spilled(self, task_id: int, spilled: asyncio.Future[StartTask]) -> None:
-        if self._closed:
-            return
+    def _look_soon(self, _: object) -> None:
+        """A wide join is prepared; called in the thread that did it."""
+        with suppress(RuntimeError):  # the program closed the event loop without waiting
+            self._loop.call_soon_threadsafe(self._look_at_prepared)
+
+    def _look_at_prepared(self) -> None:
+        """Have the wide joins taken that are prepared by now."""
+        for task_id, preparing in list(self._preparing.items()):
+            if preparing.done():
+                if all(order.key.task != task_id for order in self._prepared):
+                    self._on_spilled(task_id, preparing)
+                self._preparing.pop(task_id, None)  # last: an exception must not lose the join
+        if self._looking is not None and not self._preparing:
+            self._looking.cancel()
+            self._looking = None
+
+    def _on_spilled(self, task_id: int, spilled: Future[StartTask]) -> None:
         error = spilled.exception()
         if error is not None:
             self._on_failed(JournalError(f"cannot write the inputs of a join: {error}"))

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from asyncflow.workers.messages import CancelTask
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
+    from asyncflow._support.conditions import SureTimer
     from asyncflow.workers.interface import WorkerLink
     from asyncflow.workers.messages import AttemptKey
 
@@ -33,7 +33,7 @@ class Stoppable(Protocol):
     timed_out: bool
     importing: float
     stopped: str
-    timer: asyncio.TimerHandle | None
+    timer: SureTimer | None
 
     @property
     def key(self) -> AttemptKey:
@@ -62,7 +62,7 @@ class Stopper:
 
     def __init__(
         self,
-        later: Callable[..., asyncio.TimerHandle],
+        later: Callable[..., SureTimer],
         grace_seconds: float,
         *,
         has: Callable[[Any, AttemptKey], bool],
@@ -71,7 +71,7 @@ class Stopper:
         """Work for a dispatcher.
 
         Args:
-            later: `call_later` of the engine's loop.
+            later: Sets a timer of the engine's loop, as `call_later` does.
             grace_seconds: How long a task has to end once it was asked to.
             has: Whether a worker still has the attempt, even as an abandoned one.
             disown: Abandon the attempt: report its end to its run, unless that is done.
@@ -126,7 +126,10 @@ class Stopper:
         if missed:  # the task still has that long
             self._set_timer(task, missed, callback, *args)
         else:
+            ringing = task.timer
             callback(*args)
+            if ringing is not None:
+                ringing.cancel()  # last: if an exception breaks this off, it rings again
 
     def stop(self, place: RunningAt, task: Stoppable, reason: str) -> None:
         """Stop a task because its run is ending."""

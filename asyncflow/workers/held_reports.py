@@ -33,6 +33,7 @@ from asyncflow.errors import StoreError
 from asyncflow.workers.messages import (
     CardsChanged,
     Failed,
+    Garbled,
     NotStored,
     ReportStream,
     Started,
@@ -173,6 +174,7 @@ class HeldReports:
         self._holds_begun = holds_begun
         self._late: TimedCall | None = None  # when that is told that has been held for long
         self._uploader: ValueUploader | None = None
+        self._hears: WorkerLink | None = None  # the worker whose reports are being handled
         self._queues: dict[WorkerLink, _Queue] = {}  # of workers that have written something
         self._loop = asyncio.get_running_loop()
         if uploader is not None:
@@ -192,6 +194,22 @@ class HeldReports:
 
     def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
         """Pass on what names nothing that has to be uploaded first."""
+        before, self._hears = self._hears, worker
+        try:
+            self._hear(worker, reports)
+        except BaseException as error:
+            self._broken_off(error)
+            raise
+        self._hears = before
+
+    def _broken_off(self, error: BaseException | None = None) -> None:
+        """Tell that reports may be lost, if some were being handled: an exception broke it off."""
+        if self._hears is not None:
+            by = "an exception" if error is None else f"{type(error).__name__}: {error}"
+            self._listener.on_reports(self._hears, [Garbled(by)])
+            self._hears = None  # last: else it is told again
+
+    def _hear(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
         queue = self._queues.get(worker)
         if queue is None:
             if not any(isinstance(report, _WRITTEN) for report in reports):
@@ -346,6 +364,7 @@ class HeldReports:
 
     def call_again(self) -> None:
         """Pass on what had to wait."""
+        self._broken_off()
         for worker, queue in list(self._queues.items()):
             self._release(worker, queue)
         if self._late is not None and self._late.is_overdue(self._loop.time(), HOLD_SECONDS):
@@ -370,6 +389,15 @@ class HeldReports:
 
     def _release(self, worker: WorkerLink, queue: _Queue) -> None:
         """Pass on the reports of a worker whose values are stored by now."""
+        before, self._hears = self._hears, worker
+        try:
+            self._release_stored(worker, queue)
+        except BaseException as error:
+            self._broken_off(error)
+            raise
+        self._hears = before
+
+    def _release_stored(self, worker: WorkerLink, queue: _Queue) -> None:
         told: list[ReportMessage] = []
         while queue.held and queue.held[0].is_ready:
             told += self._told(queue, queue.held.popleft())

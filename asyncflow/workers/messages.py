@@ -60,6 +60,7 @@ class Report(IntEnum):
     NOT_STORED = 15
     CARDS_CHANGED = 16
     TO_STORE = 17
+    GARBLED = 18
 
 
 MAX_ORDER_BYTES: Final = 200_000  # a packet socket takes none above its buffer, 208 KiB by default
@@ -354,6 +355,16 @@ class Pong(NamedTuple):
     """The answer to `Ping`: the worker accepts orders."""
 
 
+class Garbled(NamedTuple):
+    """Reports of the worker may be lost: an exception has broken off what was handling them.
+
+    The executor says so, not the worker. What has become of the worker's attempts is unknown.
+    """
+
+    by: str
+    """The exception, in a few words."""
+
+
 class GaveBack(NamedTuple):
     """An attempt will not begin here: it was taken back, or its worker's loop is blocked."""
 
@@ -442,6 +453,7 @@ ReportMessage = (
     | Stopping
     | Blocked
     | Pong
+    | Garbled
     | GaveBack
     | Yielded
     | CardsChanged
@@ -462,6 +474,7 @@ _REPORTS: Final[dict[int, type[ReportMessage]]] = {
     Report.STOPPING: Stopping,
     Report.BLOCKED: Blocked,
     Report.PONG: Pong,
+    Report.GARBLED: Garbled,
     Report.GAVE_BACK: GaveBack,
     Report.YIELDED: Yielded,
     Report.WROTE: Wrote,

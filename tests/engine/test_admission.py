@@ -22,24 +22,24 @@ async def waiting(admission, priority=0):
 async def test_who_comes_when_it_is_full_waits_and_is_let_in_in_order():
     """One leaves, and who came first is let in."""
     admission = Admission(1)
-    await admission.enter()
+    inside = await admission.enter()
     first, second = await waiting(admission), await waiting(admission)
-    admission.leave()
-    await first
+    admission.leave(inside)
+    inside = await first
     assert (second.done(), admission.inside, admission.waiting) == (False, 1, 1)
-    admission.leave()
+    admission.leave(inside)
     await second
 
 
 async def test_a_higher_priority_is_let_in_first():
     """It passes those who wait with a lower one."""
     admission = Admission(1)
-    await admission.enter()
+    inside = await admission.enter()
     low, high = await waiting(admission), await waiting(admission, 3)
-    admission.leave()
-    await high
+    admission.leave(inside)
+    inside = await high
     assert not low.done()
-    admission.leave()
+    admission.leave(inside)
     await low
 
 
@@ -54,9 +54,9 @@ async def test_nobody_waits_without_a_bound():
 async def test_a_place_is_not_lost_when_who_was_let_in_is_cancelled_at_that_moment():
     """Let in and cancelled in the same turn of the loop: the next has the place."""
     admission = Admission(1)
-    await admission.enter()
+    inside = await admission.enter()
     first, second = await waiting(admission), await waiting(admission)
-    admission.leave()
+    admission.leave(inside)
     first.cancel()
     await second
     assert (first.cancelled(), admission.inside, admission.waiting) == (True, 1, 0)
@@ -82,7 +82,10 @@ def test_whatever_happens_there_are_never_too_many_and_no_place_stays_empty(move
             if move == "enter":
                 tasks.append(await waiting(admission, number % 3))
             elif move == "leave" and admission.inside:
-                admission.leave()
+                admitted = [t for t in tasks if t.done() and not t.cancelled()]
+                task = admitted[number % len(admitted)]
+                tasks.remove(task)
+                admission.leave(task.result())
             elif move == "cancel" and tasks and not (task := tasks[number % len(tasks)]).done():
                 task.cancel()
             await asyncio.sleep(0)

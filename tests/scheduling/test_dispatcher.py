@@ -109,6 +109,9 @@ class Source:
     def abandon(self, error):
         raise error
 
+    def give_up(self, by):
+        raise AssertionError(by)
+
 
 class Uploader:
     """Has uploads that a test ends."""

@@ -89,6 +89,9 @@ class Source:
     def abandon(self, error):
         self.abandoned.append(error)
 
+    def give_up(self, by):
+        raise AssertionError(by)
+
     def lost(self):
         """What it heard of lost tasks."""
         return [

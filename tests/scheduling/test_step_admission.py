@@ -65,6 +65,9 @@ class Run:
     def abandon(self, error):
         self.abandoned.append(error)
 
+    def give_up(self, by):
+        raise AssertionError(by)
+
 
 class Gate:
     """The admission of runs to workers that do nothing, and whom it has woken."""

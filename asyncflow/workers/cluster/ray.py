@@ -16,6 +16,7 @@ import socket
 import sys
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
@@ -119,7 +120,7 @@ class RayCluster:
         self._address, self._cpus = address, cpus
         self._is_ours = False  # whether this object has connected the process
         self._ray: Any = None
-        self._thread = _RayThread()
+        self._thread = RayThread()
         self._leases: set[RayLink] = set()
         self._coming: set[Any] = set()  # actors that were asked for, and are not there
 
@@ -134,6 +135,7 @@ class RayCluster:
         Raises:
             ClusterError: Ray is not installed, or no cluster answers, or it refuses this program.
         """
+        self._thread = RayThread()  # one for each connection
         try:
             self._ray = await self._thread.call(_import_ray, CONNECT_SECONDS)
         except ImportError as error:
@@ -307,7 +309,8 @@ class RayCluster:
         Ray blocks its caller while that is so, which must not be the thread of all links.
         """
         with suppress(Exception):  # it has ended, or the cluster is gone
-            await self._thread.call(lambda: self._ray.kill(actor, no_restart=True), _KILL_SECONDS)
+            kill = partial(self._ray.kill, actor, no_restart=True)
+            await self._thread.call(kill, _KILL_SECONDS, even_late=True)
 
     async def close(self) -> None:
         """End all actors; disconnect, if the program was not connected before."""
@@ -361,7 +364,7 @@ async def _awaited(reference: Any) -> Any:
     return await reference
 
 
-class _RayThread:
+class RayThread:
     """The thread in which Ray's blocking functions are called.
 
     It lives as long as the connection: the kernel ends the processes of a cluster that was started
@@ -370,37 +373,54 @@ class _RayThread:
 
     def __init__(self) -> None:
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._is_running = False
+        self._is_running = self._has_ended = False
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
 
-    async def call(self, function: Callable[[], Any], seconds: float) -> Any:
+    async def call(
+        self, function: Callable[[], Any], seconds: float, *, even_late: bool = False
+    ) -> Any:
         """What the function returns.
 
+        `even_late` calls it although nobody waits any more. Otherwise it is not called then:
+        another connection of the program may have begun, which a late `shutdown` would end.
+
         Raises:
-            TimeoutError: It takes longer, and goes on.
+            TimeoutError: It takes longer. If it has begun, it goes on.
+
+        Cancelled: as with `TimeoutError`.
         """
         done: Future[Any] = Future()
 
         def work() -> None:
+            if not done.set_running_or_notify_cancel() and not even_late:
+                return
             try:
                 result = function()
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-                done.set_exception(error)
+                if not done.cancelled():
+                    done.set_exception(error)
             else:
-                done.set_result(result)
+                if not done.cancelled():
+                    done.set_result(result)
 
         self._work.put(work)
         if not self._is_running:
             self._is_running = True
             Thread(target=self._run, name="asyncflow-ray", daemon=True).start()
-        async with asyncio.timeout(seconds):
-            return await asyncio.shield(asyncio.wrap_future(done))
+        if self._has_ended:
+            self.end()  # this call was late: nobody else ends the thread
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(asyncio.wrap_future(done))
+        finally:
+            done.cancel()  # without effect once it has begun
 
     def end(self) -> None:
-        """Let it end, once all that it was asked for is done."""
+        """Let it end, once all that somebody waits for, or that may be late, is done."""
+        self._has_ended = True
         if self._is_running:
             self._is_running = False
             self._work.put(None)

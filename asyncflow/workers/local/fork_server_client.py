@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgpack
 
 from asyncflow._support import log
-from asyncflow._support.conditions import pause
+from asyncflow._support.conditions import SureTimer, pause
 from asyncflow.errors import PoolError
 from asyncflow.store.files import explain_write
 from asyncflow.workers.local import fork_server
@@ -37,6 +37,7 @@ _PAUSE_SECONDS: Final = 0.05  # before the third of them; twice as long each fur
 _LONGEST_PAUSE_SECONDS: Final = 2.0  # up to this
 _REAP_TRIES: Final = 2000  # a millisecond apart
 _AGAIN_SECONDS: Final = 0.05
+_HANDLING_TRIES: Final = 3  # of what the fork server says, if each raises an exception
 _LOOK_SECONDS: Final = 0.5
 _WOKEN_LOOKS: Final = 10  # without an answer, until the fork server is sent SIGCONT
 _KILLED_LOOKS: Final = 120  # the same, until it is killed: it may only just be starting
@@ -72,12 +73,13 @@ class ForkServerClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gone = 0  # in a row, before they have forked a worker
         self._failed = 0  # of these, how many have ended by themselves
-        self._starting: asyncio.TimerHandle | None = None
+        self._starting: SureTimer | None = None
         self._unanswered = 0  # pings
         self._looks = 0  # polls in a row at which it had not answered
-        self._looking: asyncio.TimerHandle | None = None
+        self._looking: SureTimer | None = None
         self._unreaped: set[int] = set()  # fork servers that have ended or are about to
         self._heard: deque[bytes] = deque()  # packets that are being handled
+        self._tries = 0  # how often handling the first of them has failed
 
     @property
     def is_up(self) -> bool:
@@ -118,12 +120,11 @@ class ForkServerClient:
         else:
             pause = _PAUSE_SECONDS * 2.0 ** (self._gone - _FAILED_STARTS)
             pause = min(pause, _LONGEST_PAUSE_SECONDS)
-            self._starting = self._loop.call_later(pause, self._start_after_pause)
+            self._starting = SureTimer(self._loop, pause, self._start_after_pause)
         self._reap_until_done()
         return broken
 
     def _start_after_pause(self) -> None:
-        self._starting = None
         self._reap()
         broken = None
         if self._failed >= _FAILED_STARTS:
@@ -133,7 +134,12 @@ class ForkServerClient:
                 "the process that starts workers is killed again and again before it has started "
                 "one; see who does that, for example `dmesg` if memory is short"
             )
-        self._listener.on_fork_server_back(broken or self._try_to_start())
+        if broken is None and not self.is_up:
+            broken = self._try_to_start()
+        starting, self._starting = self._starting, None
+        self._listener.on_fork_server_back(broken)
+        if starting is not None:
+            starting.cancel()  # last: if an exception breaks this off, it is done again
 
     def _try_to_start(self) -> PoolError | None:
         try:
@@ -261,15 +267,17 @@ class ForkServerClient:
             self._process.control.send(msgpack.packb(["ping"]))
             self._unanswered += 1
         if self._looking is None:
-            self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+            self._looking = SureTimer(self._loop, _LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
-        self._looking = None
+        before, self._looking = self._looking, None
+        if before is not None:
+            before.cancel()
         if self._process is None or self._loop is None or not self._unanswered:
             self._looks = 0
             return
         self._looks += 1
-        self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
+        self._looking = SureTimer(self._loop, _LOOK_SECONDS, self._look)
         if self._looks == _WOKEN_LOOKS:
             message = "the process that starts workers does not answer, and is sent SIGCONT"
             log.warning(message, pid=self._process.pid)
@@ -312,9 +320,13 @@ class ForkServerClient:
             try:
                 self._act_on(self._heard[0])
             except Exception:
-                self._heard.popleft()  # it would fail again
+                self._tries += 1
+                if self._tries == _HANDLING_TRIES:  # it fails by itself
+                    self._heard.popleft()
+                    self._tries = 0
                 raise
             self._heard.popleft()
+            self._tries = 0
 
     def _act_on(self, packet: bytes) -> None:
         message: list[Any] = msgpack.unpackb(packet)

@@ -269,6 +269,7 @@ class WorkerPool(AlikeWorkers):
 
     def call_again(self) -> None:
         """Read reports and note exits, in case the callback that should do it was lost."""
+        self._teller.broken_off()
         for worker in self._workers.values():
             if worker.untold and not worker.paused:
                 self._readable[worker.token] = worker
@@ -293,6 +294,17 @@ class WorkerPool(AlikeWorkers):
             self._listening.announce(worker)
             self._teller.tell(worker)
             return  # then the others; the loop announces remaining data again
+        before, self._teller.telling = self._teller.telling, worker
+        try:
+            self._receive(worker)
+        except BaseException as error:
+            self._teller.broken_off(error)
+            raise
+        self._teller.telling = before
+
+    def _receive(self, worker: WorkerProcess) -> None:
+        """Receive some of a worker's reports, and tell them."""
+        assert self._listening is not None  # noqa: S101 - `_read` has checked
         try:
             data = worker.reports.recv(worker.read_bytes)
         except BlockingIOError:
@@ -382,14 +394,24 @@ class WorkerPool(AlikeWorkers):
             self._left.look()
             return
         if not worker.has_exited:
-            with suppress(OSError):  # what it has said last
-                while data := worker.reports.recv(READ_BYTES):
-                    self._take_in(worker, data)
+            self._receive_last(worker)
             if self._listening is not None:
                 self._listening.end(worker)
             worker.untold.append(Exited(how, worker.output.sizes()))
             worker.has_exited = True
         self._teller.tell(worker)
+
+    def _receive_last(self, worker: WorkerProcess) -> None:
+        """Receive what a worker that is gone has said last."""
+        before, self._teller.telling = self._teller.telling, worker
+        try:
+            with suppress(OSError):
+                while data := worker.reports.recv(READ_BYTES):
+                    self._take_in(worker, data)
+        except BaseException as error:
+            self._teller.broken_off(error)
+            raise
+        self._teller.telling = before
 
     def _tell_exit(self, worker: WorkerProcess, how: str) -> None:
         self._teller.tell_given_back()

@@ -10,6 +10,7 @@ from asyncflow.workers.local.worker_process import Exited, Printed
 from asyncflow.workers.messages import (
     AttemptKey,
     Failed,
+    Garbled,
     GaveBack,
     Started,
     Succeeded,
@@ -51,6 +52,8 @@ class ReportTeller:
         self._listener = listener
         self._on_begun, self._on_more, self._on_exit = on_begun, on_more, on_exit
         self._given_back: deque[tuple[WorkerProcess, list[GaveBack]]] = deque()  # and not reported
+        self.telling: WorkerProcess | None = None
+        """The worker whose reports are being received or told; see `broken_off`."""
         self.output_is_dropped = False
         """Whether to drop output, because the pool is closing."""
 
@@ -66,13 +69,39 @@ class ReportTeller:
     def tell_given_back(self) -> None:
         """Report the attempts that workers will not begin."""
         while self._given_back:
-            self._listener.on_reports(*self._given_back.popleft())
+            worker, reports = self._given_back.popleft()
+            before, self.telling = self.telling, worker
+            try:
+                self._listener.on_reports(worker, reports)
+            except BaseException as error:
+                self.broken_off(error)
+                raise
+            self.telling = before
+
+    def broken_off(self, error: BaseException | None = None) -> None:
+        """Tell that reports may be lost, if some were being received or told.
+
+        Called when an exception has broken that off, and when nothing is under way.
+        """
+        if self.telling is not None:
+            by = "an exception" if error is None else f"{type(error).__name__}: {error}"
+            self._listener.on_reports(self.telling, [Garbled(by)])
+            self.telling = None  # last: else it is told again
 
     def tell(self, worker: WorkerProcess) -> None:
         """Report what a worker has sent, with its output in the right places.
 
         If there is much output, one piece is reported, and the rest in later turns of the loop.
         """
+        before, self.telling = self.telling, worker
+        try:
+            self._tell(worker)
+        except BaseException as error:
+            self.broken_off(error)
+            raise
+        self.telling = before
+
+    def _tell(self, worker: WorkerProcess) -> None:
         told: list[ReportMessage] = []
         size, untold = 0, worker.untold
         exited: Exited | None = None

@@ -271,7 +271,12 @@ class Worker:
     def report(self, *messages: ReportMessage) -> None:
         """Send reports to the engine at once, after those of `report_soon`."""
         with self._sending:
-            data = b"".join([*self._unsent, *map(self._pack, messages)])
+            wrote = self._wrote
+            try:
+                data = b"".join([*self._unsent, *map(self._pack, messages)])
+            except BaseException:
+                self._wrote = wrote  # what the first of them had told
+                raise
             if data:
                 self._reports.sendall(data)
             self._unsent.clear()
@@ -298,10 +303,13 @@ class Worker:
         """Pack a report, with what has to be uploaded before."""
         if self._wrote is None:
             return pack_report(message)
-        (segment, end, blobs), self._wrote = self._wrote, None
+        segment, end, blobs = self._wrote
         if type(message) is Succeeded and not blobs:
-            return pack_to_store(message, segment, end)
-        return pack_wrote(segment, end, blobs) + pack_report(message)
+            packed = pack_to_store(message, segment, end)
+        else:
+            packed = pack_wrote(segment, end, blobs) + pack_report(message)
+        self._wrote = None  # last: it is told with the next report if this one cannot be packed
+        return packed
 
     def _tell_start(self, run: OpenRun, order: StartTask) -> None:
         """Report that a task begins, as `report` does, after what waits to be told."""

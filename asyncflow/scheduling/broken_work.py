@@ -1,0 +1,109 @@
+"""What the dispatcher is at work on, so that nothing is lost in silence if that is broken off.
+
+A signal handler of the application may raise an exception anywhere, so also in the middle of a
+callback of the engine: a task has left its worker slot, and its run has not been told. Nobody can
+tell then what is missing. So the dispatcher notes what it is at work on. If that is broken off, the
+runs concerned end with an error, can be resumed, and have nothing that others wait for.
+
+The exception itself tells of it as a rule. If a second one broke off its handling, the note is
+still there, and is found when conditions are checked: see `asyncflow._support.conditions`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from asyncflow._support import log
+from asyncflow._support.conditions import call_again
+from asyncflow.workers.messages import (
+    CardsChanged,
+    Failed,
+    GaveBack,
+    Logged,
+    NotStored,
+    Started,
+    Storing,
+    Succeeded,
+    Yielded,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from asyncflow.scheduling.facts import TaskSource
+    from asyncflow.scheduling.placement import WorkerSlot
+    from asyncflow.workers.messages import ReportMessage
+
+
+def description_of(error: BaseException) -> str:
+    """An exception in a few words."""
+    return f"{type(error).__name__}: {error}"
+
+
+_WHY: Final = "what it has reported may be lost: an exception broke off what was handling it"
+_GIVEN_UP: Final = "an exception broke off what was handling a worker's reports; its runs end"
+_ABOUT_ATTEMPTS: Final = (
+    Started,
+    Logged,
+    Succeeded,
+    Failed,
+    GaveBack,
+    Yielded,
+    CardsChanged,
+    Storing,
+    NotStored,
+)
+
+
+class BrokenWork:
+    """The work of a dispatcher that is under way, and how to give it up."""
+
+    __slots__ = ("__weakref__", "_on_given_up", "_runs", "reports", "slot", "source")
+
+    def __init__(self, runs: Mapping[int, TaskSource], on_given_up: Callable[[], None]) -> None:
+        """Nothing is under way; `on_given_up` is called after work was given up."""
+        self._runs, self._on_given_up = runs, on_given_up
+        self.slot: WorkerSlot | None = None
+        """The worker of which something is being handled."""
+        self.reports: Sequence[ReportMessage] = ()
+        """What is being handled of its reports."""
+        self.source: TaskSource | None = None
+        """The run of which a task is being sent to a worker."""
+        call_again(self)
+
+    def call_again(self) -> None:
+        """Give up what is still noted: nothing is under way when this is called."""
+        if self.slot is not None or self.source is not None:
+            self.give_up("an exception")
+
+    def give_up(self, by: str) -> None:
+        """End the runs concerned: `by` is the exception that has broken off what is under way."""
+        if self.slot is None and self.source is None:
+            return  # whoever was called has given it up
+        if self.source is not None:
+            self.source.give_up(by)
+        if self.slot is not None:
+            self.give_up_worker(self.slot, by, self.reports)
+        self._on_given_up()
+        self.slot, self.reports, self.source = None, (), None  # last: else it is done again
+
+    def give_up_worker(
+        self, slot: WorkerSlot, by: str, reports: Sequence[ReportMessage] = ()
+    ) -> None:
+        """End a worker, and the runs that have tasks there, or of which it has reported these."""
+        keys = [*slot.tasks, *slot.storing]
+        keys += [report.key for report in reports if isinstance(report, _ABOUT_ATTEMPTS)]
+        runs = {key.run: self._runs[key.run] for key in keys if key.run in self._runs}
+        for source in runs.values():
+            source.give_up(by)
+        if runs:
+            names = ", ".join(source.pathspec for source in runs.values())
+            log.warning(_GIVEN_UP, pid=slot.worker.pid, by=by, runs=names)
+        slot.worker.destroy(_WHY)
+        for assigned in (*slot.storing.values(), *slot.tasks.values()):
+            if assigned.grant is not None:  # others may wait for it
+                assigned.grant.release()
+                assigned.grant = None
+
+    def __repr__(self) -> str:
+        return f"<BrokenWork on {self.slot or self.source}>"
