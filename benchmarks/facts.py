@@ -22,7 +22,7 @@ from asyncflow.flow.node import Node
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.layout import Layout
 from asyncflow.store.local_store import LocalRun
-from asyncflow.store.run_times import TIMES, AttemptState, AttemptTable, write_times
+from asyncflow.store.run_times import TIMES, AttemptState, AttemptTable, times_file
 from asyncflow.store.task_table import TaskTable
 from asyncflow.workers.process.resource_usage import UsageMeter
 from tests.support.store_files import reader_of, writer_of
@@ -163,7 +163,8 @@ def opening(folder: Path) -> None:
         attempts = record.tasks.attempts()
         attempts.columns()
         took.append(time.process_time() - began)
-        write_times(LocalRun.at(writer.run_dir), attempts, record.summary().journal_bytes)
+        files = times_file(attempts, record.summary().journal_bytes)
+        LocalRun.at(writer.run_dir).put_files(files, lambda: None)
     size = (writer.run_dir / TIMES).stat().st_size / 1e6
     print(
         f"{MANY:,} tasks     {took[0] * 1000:.0f} ms from the journal, "

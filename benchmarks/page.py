@@ -30,7 +30,7 @@ from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
 from asyncflow.page.opened_runs import OpenedRuns
 from asyncflow.store import open_store
-from asyncflow.store.run_times import write_times
+from asyncflow.store.run_times import times_file
 from tests.support.written_runs import RunWriter
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ class Asking:
 def keep_times(store: Path) -> None:
     """Write the file of times that an engine writes."""
     record = OpenedRuns(str(store)).record(*LARGE.split("/"))
-    write_times(record.stored, record.tasks.attempts(), record.stored.journal_size())
+    files = times_file(record.tasks.attempts(), record.stored.journal_size())
+    record.stored.put_files(files, lambda: None)
 
 
 def look_at_large_run(store: Path, how: str) -> None:

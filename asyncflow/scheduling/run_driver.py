@@ -449,7 +449,7 @@ class RunDriver:
         # The end is not published if the journal is no longer where readers look for it.
         await in_thread(disk, self._journal.check_in_place)
         await self._write(batch)
-        await in_thread(disk, self._journal.deliver)
+        await in_thread(disk, self._ending.deliver, self._journal)
         reached("run.ended")
         self.plan.handle(event)
         self._index.end(last, self.plan.status, batch.microseconds)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from asyncflow.events.types import RunCancelled, RunFailed, RunSucceeded
 from asyncflow.scheduling.input_offsets import SPILLED
 from asyncflow.store.run_index import write_summary
-from asyncflow.store.run_times import write_times
+from asyncflow.store.run_times import times_file
+from asyncflow.store.task_table import INDEX
 from asyncflow.values import Failure, Status
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.commands import FinishRun
     from asyncflow.scheduling.facts_to_events import Batch, Recorder
     from asyncflow.scheduling.run_identity import RunIdentity
+    from asyncflow.store.interface import JournalAppender
     from asyncflow.store.run_index import RunIndex
 
 
@@ -24,6 +26,7 @@ class RunEnding:
 
     def __init__(self, identity: RunIdentity, recorder: Recorder, index: RunIndex) -> None:
         self._identity, self._recorder, self._index = identity, recorder, index
+        self._table: bytes | None = None  # of tasks, as it was stored
 
     def event(self, finish: FinishRun, batch: Batch) -> Event:
         """The last event of the run, according to how the run finished."""
@@ -53,15 +56,27 @@ class RunEnding:
                     item=self._recorder.failed_items.get(failure.task_id, ""),
                 )
 
-    def summarize(self, size: int) -> None:
-        """Write the summary and the times beside a journal of this size; in a thread.
+    def deliver(self, journal: JournalAppender) -> None:
+        """Have readers anywhere find the whole journal, and store the tables; in a thread.
 
-        Without them a reader replays the journal: no harm done.
+        Raises:
+            JournalError: They may never find it.
         """
-        identity, index = self._identity, self._index
+        stored, index = self._identity.stored, self._index
+        table = index.table.dump()
         with suppress(OSError):
-            write_times(identity.stored, index.attempts, size)
+            files = {**times_file(index.attempts, journal.size), INDEX: table}
+            stored.put_files(files, journal.deliver)
+            self._table = table
+
+    def summarize(self, size: int) -> None:
+        """Write the summary beside a journal of this size, if the tables are there; in a thread.
+
+        Without it a reader replays the journal: no harm done.
+        """
+        stored, index = self._identity.stored, self._index
         summary = index.summary(journal_bytes=size, events=self._recorder.seq)
         with suppress(OSError):
-            identity.stored.delete_files(SPILLED)
-            write_summary(identity.stored, summary, index.table)
+            stored.delete_files(SPILLED)
+            if self._table is not None:
+                write_summary(stored, summary, self._table)

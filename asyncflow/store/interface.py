@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -235,6 +235,17 @@ class StoredRun(Protocol):
 
     def put_file(self, name: str, data: bytes) -> None:
         """Store a file whole; one of that name is replaced. A crash leaves either of the two."""
+
+    def put_files(self, files: Mapping[str, bytes], deliver: Callable[[], None]) -> None:
+        """Call what delivers the journal, and store files as `put_file` does.
+
+        Where each of these is a request they are made together. So when this fails, any of them may
+        have been done.
+
+        Raises:
+            OSError: A file could not be stored.
+            AsyncflowError: As `deliver` raises it, whatever else has failed.
+        """
 
     def update_file(self, name: str, change: Callable[[bytes], bytes], *, most: int) -> None:
         """Replace a file by what `change` makes of its bytes; of none if there is no such file.

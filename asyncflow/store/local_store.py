@@ -28,7 +28,7 @@ from asyncflow.store.limit_files import FolderLimits
 from asyncflow.store.run_ids import REMOVED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from asyncflow.store.folders import Folder
     from asyncflow.store.incoming_run import LocalIncomingRun
@@ -247,6 +247,17 @@ class LocalRun:
         """Write a file under another name, then rename it."""
         with self._folder() as folder:
             _put(folder, name, data)
+
+    def put_files(self, files: Mapping[str, bytes], deliver: Callable[[], None]) -> None:
+        """Call `deliver`, then write the files.
+
+        Raises:
+            OSError: A file could not be written.
+        """
+        deliver()
+        with self._folder() as folder:
+            for name, data in files.items():
+                _put(folder, name, data)
 
     def update_file(self, name: str, change: Callable[[bytes], bytes], *, most: int) -> None:
         """The same, under a lock of the run's folder, and synced.

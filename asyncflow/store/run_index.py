@@ -49,7 +49,6 @@ from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.run_times import AttemptState, AttemptTable, inner_index
 from asyncflow.store.task_table import (
     ENTRY_BYTES,
-    INDEX,
     STATES,
     TaskState,
     TaskTable,
@@ -392,13 +391,12 @@ def other_owner(summary: Summary, run: StoredRun) -> str:
     return "" if os.fsencode(run.pathspec) == owner.encode() else owner
 
 
-def write_summary(run: StoredRun, summary: Summary, table: TaskTable) -> None:
-    """Write the table, then the summary. A crash in between leaves no summary.
+def write_summary(run: StoredRun, summary: Summary, index: bytes) -> None:
+    """Write the summary of a run whose table was stored before, with these bytes.
+
+    A crash in between leaves no summary.
 
     Raises:
         OSError: The disk is full or cannot be written.
     """
-    index = table.dump()
-    summary = summary._replace(index_checksum=crc32(index))
-    run.put_file(INDEX, index)
-    run.put_file(SUMMARY, summary.dump())
+    run.put_file(SUMMARY, summary._replace(index_checksum=crc32(index)).dump())

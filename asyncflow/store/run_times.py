@@ -388,11 +388,8 @@ def _most_bytes(journal_bytes: int) -> int:
     return PREFIX_BYTES + _MOST_HEADER_BYTES + rows + min(_MOST_TEXT_BYTES + 400, journal_bytes)
 
 
-def write_times(run: StoredRun, table: AttemptTable, journal_bytes: int) -> None:
-    """Write the file, if the run is so large that it pays.
-
-    Raises:
-        OSError: The disk is full or cannot be written.
-    """
+def times_file(table: AttemptTable, journal_bytes: int) -> dict[str, bytes]:
+    """The file by its name, if the run is so large that it pays; else nothing."""
     if LEAST_ROWS <= len(table) <= MOST_ROWS:
-        run.put_file(TIMES, table.dump(journal_bytes))
+        return {TIMES: table.dump(journal_bytes)}
+    return {}

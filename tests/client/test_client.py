@@ -30,10 +30,9 @@ from asyncflow.flow.node import Node
 from asyncflow.store.frames import frame
 from asyncflow.store.journal import is_being_written
 from asyncflow.store.local_store import LocalRun
-from asyncflow.store.run_index import write_summary
 from asyncflow.store.task_table import ENTRY_BYTES, TaskEntry, TaskState, TaskTable
 from asyncflow.values import Failure, Status
-from tests.support.written_runs import STARTED_AT, OpenTask, RunWriter
+from tests.support.written_runs import STARTED_AT, OpenTask, RunWriter, write_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -1447,7 +1446,7 @@ def test_a_table_that_lies_about_a_step_is_refused(store):
     made = linear(store)
     table = TaskTable(made.table.dump())
     table[2] = made.table[2]._replace(step=9)
-    write_summary(LocalRun.at(made.run_dir), made.summary(Status.SUCCEEDED, made._at - 1), table)
+    write_end(LocalRun.at(made.run_dir), made.summary(Status.SUCCEEDED, made._at - 1), table)
     with pytest.raises(JournalError, match="names a step 9"):
         Run("F/100")["train"]["2"]
 

@@ -404,6 +404,16 @@ async def test_a_journal_is_sent_four_times_a_second_at_most(url, s3_proxy):
     assert s3_proxy.count("/journal/")["put"] <= 4 * seconds + 3
 
 
+async def test_the_summary_of_a_run_is_the_last_that_is_stored(url, s3_proxy):
+    """Whoever finds it finds the whole journal and the table."""
+    async with Engine(store=url, workers=2) as engine:
+        s3_proxy.set(delay=0.05)
+        run = await engine.run(Wide)
+    puts = [each.key.partition(f"{run.pathspec}/")[2] for each in s3_proxy.requests()]
+    last = max(at for at, name in enumerate(puts) if name.startswith("journal/"))
+    assert max(puts.index("index"), last) < puts.index("summary")
+
+
 class Wide(FlowSpec):
     """Has more tasks than pieces."""
 

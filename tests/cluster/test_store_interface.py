@@ -26,7 +26,9 @@ PROMISES = [
     promised.test_a_value_is_read_back_by_its_ref,
     promised.test_asking_about_a_run_makes_none,
     promised.test_files_are_deleted_by_how_their_names_begin,
+    promised.test_files_are_stored_while_the_journal_is_delivered,
     promised.test_two_writers_of_one_name_do_not_mix,
+    promised.test_whoever_stores_files_hears_why_the_journal_cannot_be_delivered,
 ]
 OF_A_BEGUN_RUN = [
     promised.test_a_file_is_updated_by_one_after_the_other,

@@ -115,6 +115,34 @@ def test_a_file_that_is_not_there_is_missing(run):
         run.file_size("summary")
 
 
+def test_files_are_stored_while_the_journal_is_delivered(run):
+    """Both are there when it is done."""
+    writer, delivered = run.begin_journal(), []
+
+    def deliver():
+        writer.deliver()
+        delivered.append(1)
+
+    writer.write(frame(b"one"))
+    run.put_files({"index": b"of tasks", "times": b"of attempts"}, deliver)
+    assert delivered == [1]
+    assert run.read_file("index", most=100) == b"of tasks"
+    assert run.read_file("times", most=100) == b"of attempts"
+    writer.close()
+
+
+def test_whoever_stores_files_hears_why_the_journal_cannot_be_delivered(run):
+    """Whether the files are stored or not."""
+
+    def deliver():
+        raise JournalError("somebody else has ended the run")
+
+    with pytest.raises(JournalError, match="somebody else"):
+        run.put_files({"index": b"of tasks"}, deliver)
+    with pytest.raises(JournalError, match="somebody else"):
+        run.put_files({"no/such/folder": b""}, deliver)
+
+
 def test_a_file_is_updated_by_one_after_the_other(run):
     """Each sees what the one before has made of it, and none is lost."""
 

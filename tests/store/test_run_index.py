@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from asyncflow.errors import JournalError
 from asyncflow.store.local_store import LocalRun
-from asyncflow.store.run_index import Summary, write_summary
+from asyncflow.store.run_index import Summary
 from asyncflow.store.task_table import ENTRY_BYTES, TaskEntry, TaskState, TaskTable, read_entry
 from asyncflow.values import Status
+from tests.support.written_runs import write_end
 
 entries = st.builds(
     TaskEntry,
@@ -243,7 +244,7 @@ def test_a_summary_with_any_byte_torn_or_flipped_is_an_error(tmp_path):
 def test_writing_ties_summary_and_table_together(run):
     """The summary knows the table's checksum, and nothing else is left in the folder."""
     table = table_of([TaskEntry(20, 40, 0, TaskState.SUCCEEDED, 0, 0)] * 3)
-    write_summary(run, SUMMARY, table)
+    write_end(run, SUMMARY, table)
     place = Path(run.place)
     expected = SUMMARY._replace(index_checksum=crc32((place / "index").read_bytes()))
     assert Summary.read(run) == expected
@@ -254,7 +255,7 @@ def test_a_crash_before_the_summary_leaves_none(run):
     """The table is written first: a summary never speaks of a table that is not there."""
     Path(run.place, "summary").mkdir()  # no file can take that name
     with pytest.raises(IsADirectoryError):
-        write_summary(run, SUMMARY, TaskTable())
+        write_end(run, SUMMARY, TaskTable())
     Path(run.place, "summary").rmdir()
     assert Summary.read(run) is None
     assert run.has_file("index")

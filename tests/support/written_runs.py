@@ -26,7 +26,7 @@ from asyncflow.store.journal import HEADER
 from asyncflow.store.layout import Layout
 from asyncflow.store.local_store import LocalRun
 from asyncflow.store.run_index import Summary, write_summary
-from asyncflow.store.task_table import TaskEntry, TaskState, TaskTable
+from asyncflow.store.task_table import INDEX, TaskEntry, TaskState, TaskTable
 from asyncflow.values import Status
 from tests.support.output_records import pack_logged
 from tests.support.store_files import begin_journal, writer_of
@@ -43,6 +43,13 @@ STARTED_AT = datetime(2026, 11, 23, 22, 24, 42, 987_000, tzinfo=UTC)
 _BATCH_BYTES = 1 << 20
 
 Artifacts = "Mapping[str, ArtifactRef]"
+
+
+def write_end(run: LocalRun, summary: Summary, table: TaskTable) -> None:
+    """Write the table of a run, and then its summary."""
+    index = table.dump()
+    run.put_files({INDEX: index}, lambda: None)
+    write_summary(run, summary, index)
 
 
 @dataclass
@@ -259,7 +266,7 @@ class RunWriter:
         last = self.event(cls, **named)
         self.flush()
         if summary:
-            write_summary(LocalRun.at(self.run_dir), self.summary(status, last), self.table)
+            write_end(LocalRun.at(self.run_dir), self.summary(status, last), self.table)
         self.close()
 
     def summary(self, status: Status, last: int) -> Summary:

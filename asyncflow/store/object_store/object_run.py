@@ -31,7 +31,7 @@ from asyncflow.store.object_store.sent_journal import (
 from asyncflow.store.object_store.unsent import send_rest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from asyncflow.store.interface import OpenJournal, RunStore
     from asyncflow.store.object_store.connection import Connection
@@ -222,6 +222,24 @@ class ObjectRun:
             except JournalError as error:
                 raise OSError(str(error)) from error
         self._objects.put(self._name(name), data)
+
+    def put_files(self, files: Mapping[str, bytes], deliver: Callable[[], None]) -> None:
+        """Put the objects while `deliver` sends the journal.
+
+        If somebody else has ended the run, they are there all the same: without a summary, nobody
+        reads them.
+
+        Raises:
+            OSError: One of them could not be put.
+        """
+
+        def do(name: str) -> None:
+            if name:
+                self._objects.put(self._name(name), files[name])
+            else:
+                deliver()
+
+        self._objects.each(do, ["", *files])
 
     def update_file(self, name: str, change: Callable[[bytes], bytes], *, most: int) -> None:
         """Replace an object, if nobody else has changed it meanwhile; else begin again.
