@@ -22,6 +22,7 @@ from asyncflow.workers.held_reports import HeldReports
 from asyncflow.workers.interface import AHEAD
 from asyncflow.workers.messages import (
     AttemptKey,
+    Blocked,
     Logged,
     NotStored,
     Opened,
@@ -51,6 +52,7 @@ class Source:
 
     def __init__(self, number, count, *, seconds=None, is_async=False, priority=0, options=None):
         self.number, self.count, self.priority = number, count, priority
+        self.pathspec = f"Flow/{number}"
         start = Node("start", next=("end",), is_async=is_async, options=options or {})
         self.graph = Graph("Flow", [start, Node("end")])
         self.expected = {} if seconds is None else {"start": seconds}
@@ -298,6 +300,24 @@ async def test_the_last_reports_of_a_read_are_told_as_a_whole_too(play):
     pair = Started(key), Succeeded(key, 0.0001, Outcome(), (0, 0))
     game.dispatcher.on_reports(worker, pair)
     assert source.facts == [Ran(worker.pid, "", [pair])]
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_a_worker_whose_event_loop_was_blocked_has_tasks_again_once_it_reports(play, is_over):
+    """A start or an end shows that the loop turns again."""
+    game = play(1)
+    game.dispatcher.enter(Source(1, 200, is_async=True))
+    (worker,) = game.workers
+    game.dispatcher.on_reports(worker, [Opened(1)])
+    first, second = (worker.receive().key for _ in range(2))
+    game.dispatcher.on_reports(worker, [Started(first)])
+    game.dispatcher.on_reports(worker, [Blocked(first, 1.0, "a line")])
+    await asyncio.sleep(0)  # what was taken back is told in the next turn
+    assert not worker.orders
+    done = Succeeded(first, 1.0, Outcome(), (0, 0))
+    game.dispatcher.on_reports(worker, [done if is_over else Started(second)])
+    game.dispatcher.dispatch()
+    assert worker.orders
 
 
 @pytest.mark.parametrize("is_stored", [False, True])

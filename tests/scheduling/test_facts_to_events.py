@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from hypothesis import given
@@ -15,6 +16,7 @@ from asyncflow.events.types import (
     Event,
     RunStarted,
     TaskEvent,
+    TaskFailed,
     TaskYielded,
     from_microseconds,
 )
@@ -243,6 +245,27 @@ async def test_items_and_cards_have_their_places_among_the_starts_and_ends():
     ]
     manifests = [event.manifest for event in told if isinstance(event, TaskYielded)]
     assert manifests == [inherited, b"\x80"]
+
+
+def test_a_task_is_running_from_its_start_on_and_its_failure_names_its_item():
+    """The item is that of its start, and is kept for the run's end if the task is not retried."""
+    life = Life()
+    recorder, batch = life.recorder, Batch(life.size, NOW)
+    recorder.open_items(BeginItems("work", 2, 3, (), 0, (1,), 1))
+    keys = [AttemptKey(1, task, 0) for task in (2, 3, 4)]
+    assert recorder.running() == []
+    for key, item in zip(keys[:2], ("'red'", "'green'"), strict=True):
+        recorder.on_started([key.task], 41, "")
+        recorder.record(Started(key, item), batch, verdict=None)
+    assert recorder.expected_seconds(4) == math.inf  # it is looked at, and has not begun
+    assert recorder.running() == ["work/2", "work/3"]
+    for key, verdict in zip(keys, (Verdict.FAIL, Verdict.RETRY), strict=False):
+        failed = Failed(key, 0.5, "ValueError", "no", "", True, (0, 0))
+        recorder.record(failed, batch, verdict=verdict)
+    events = EventFilter[Event]().pick(batch.events)
+    assert [event.item for event in events if isinstance(event, TaskFailed)] == ["'red'", "'green'"]
+    assert recorder.failed_items == {"2": "'red'"}
+    assert recorder.running() == []
 
 
 def test_elapsed_time_is_in_microseconds():
