@@ -791,17 +791,43 @@ async def test_that_a_task_has_begun_may_be_told_when_its_values_are_stored(play
     assert source.facts == [Started(key), done]
 
 
+@pytest.mark.parametrize("is_known", [False, True])
 @pytest.mark.parametrize(("number", "size"), [(512, 20_000), (1, 1 << 30)])
-async def test_a_worker_waits_if_too_much_is_to_be_uploaded(play, number, size):
-    """After so many tasks, or bytes, it gets no more until some of it is stored."""
+async def test_a_worker_waits_if_too_much_is_to_be_uploaded(play, number, size, is_known):
+    """After so many tasks, or bytes, it gets no more until some of it is stored.
+
+    Reports of a run that the worker is known to have imported are noted together.
+    """
     game = play(1)
     game.dispatcher.enter(Source(1, 1000, seconds=1.0))
     (worker,) = game.workers
+    if is_known:
+        game.dispatcher.on_reports(worker, [Opened(1)])
     for _ in range(number):
         assert worker.orders
         game.begin(worker)
         game.dispatcher.on_reports(worker, [Storing(worker.received[-1].key, size)])
     assert not worker.orders
+    game.end(worker)
+    assert worker.orders
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_worker_goes_on_waiting_while_too_many_bytes_are_to_be_uploaded(play, is_known):
+    """That one of its tasks is stored does not say that little is left."""
+    game = play(1)
+    game.dispatcher.enter(Source(1, 1000, seconds=0.001))
+    (worker,) = game.workers
+    if is_known:
+        game.dispatcher.on_reports(worker, [Opened(1)])
+    while worker.orders:
+        game.begin(worker)
+        game.dispatcher.on_reports(worker, [Storing(worker.received[-1].key, 1 << 30)])
+    count = len(worker.received)
+    assert count > 1
+    for _ in range(count - 1):
+        game.end(worker)
+        assert not worker.orders
     game.end(worker)
     assert worker.orders
 
