@@ -33,14 +33,7 @@ from asyncflow.workers.local import fork_server
 from asyncflow.workers.local.claim_pipe import ClaimPipe
 from asyncflow.workers.local.spool import Spool
 from asyncflow.workers.local.worker_process import WorkerProcess
-from asyncflow.workers.messages import (
-    ReportStream,
-    ShutDown,
-    StartItems,
-    Succeeded,
-    ToStore,
-    pack_order,
-)
+from asyncflow.workers.messages import ShutDown, StartItems, Succeeded, ToStore, pack_order
 from asyncflow.workers.process import worker
 from asyncflow.workers.process.stop_signals import (
     Moment,
@@ -48,6 +41,7 @@ from asyncflow.workers.process.stop_signals import (
     StopSignals,
     block_stop_signals,
 )
+from asyncflow.workers.report_stream import ReportStream
 from benchmarks.flows import Artifacts, NoOps, Typical
 from benchmarks.object_server import ObjectServer
 

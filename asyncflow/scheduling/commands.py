@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow.values import Failure, Status
@@ -55,6 +55,14 @@ class BeginItems(NamedTuple):
     stack: tuple[int, ...]
     splitter: int
     """The id of the task that fanned out."""
+
+
+class RecordedTasks(NamedTuple):
+    """The fields of records that say that attempts have begun, or have succeeded."""
+
+    values: Sequence[Sequence[Any]]
+    ran: Sequence[int] = ()
+    """The ids of the tasks, if these are both records of each, and all are of one packet."""
 
 
 class FurtherInputs(NamedTuple):

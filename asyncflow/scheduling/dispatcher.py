@@ -139,7 +139,7 @@ class Dispatcher:
         """Stop a run's tasks: take back those not begun and, if `running`, end the others."""
         number = source.number
         for slot in self._slots:
-            tasks = [assigned for key, assigned in slot.tasks.items() if key.run == number]
+            tasks = slot.of_run(number)
             if tasks:
                 slot.worker.take_back()
             if running:
@@ -156,11 +156,7 @@ class Dispatcher:
         """Stop some of a run's tasks: take back those not begun, and end the others."""
         number, wanted = source.number, set(tasks)
         for slot in list(self._slots):
-            found = [
-                assigned
-                for key, assigned in slot.tasks.items()
-                if key.run == number and key.task in wanted
-            ]
+            found = [assigned for assigned in slot.of_run(number) if assigned.key.task in wanted]
             if found:
                 slot.worker.take_back()
             for assigned in found:

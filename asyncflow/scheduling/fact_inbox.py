@@ -111,15 +111,16 @@ class FactInbox:
                 return
             self._due = 0.0
             self.facts.extend(facts)
-            self._in_ran += sum([2 * len(each.reports) - 1 for each in facts if type(each) is Ran])
+            self._in_ran += sum(
+                [2 * len(each.attempts.begun) - 1 for each in facts if type(each) is Ran]
+            )
             self._on_added()
             return
         for fact in facts:
             if isinstance(fact, Ran):
                 self._recorder.on_started(fact.tasks, fact.pid, fact.node)
-                for begun, ended in fact.reports:
-                    self._add(begun)
-                    self._add(ended)
+                for report in fact.attempts.reports():
+                    self._add(report)
             else:
                 self._add(fact)
 
@@ -233,7 +234,7 @@ class FactInbox:
     def _collect_ran(self, ran: Ran, batch: Batch) -> int:
         """Move what was reported of tasks to a batch; return how many reports that are."""
         self._recorder.record_ran(ran, batch)
-        count = 2 * len(ran.reports)
+        count = 2 * len(ran.attempts.begun)
         self._in_ran -= count - 1
         return count
 

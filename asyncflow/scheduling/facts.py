@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncflow.errors import AsyncflowError
     from asyncflow.flow.graph import Graph
     from asyncflow.workers.messages import AttemptKey, Opening, StartItems, StartTask
+    from asyncflow.workers.report_stream import WholeAttempts
 
 
 # --- facts for a run ------------------------------------------------------------------------------
@@ -40,7 +41,7 @@ class Lost:
 
 
 class Ran(NamedTuple):
-    """Tasks that have begun and succeeded, and of which the run was told neither before.
+    """Tasks of one packet that have begun and succeeded, and of which the run was told neither.
 
     One read of their worker has brought both reports: so it is with nearly all of a wide run.
     """
@@ -49,13 +50,13 @@ class Ran(NamedTuple):
     """The process in which they ran."""
     node: str
     """Its node."""
-    reports: list[tuple[Started, Succeeded]]
+    attempts: WholeAttempts
     """What the worker has said of each."""
 
     @property
     def tasks(self) -> list[int]:
         """Their ids."""
-        return [started.key.task for started, _ in self.reports]
+        return [task for _, task, _ in self.attempts.keys]
 
 
 Fact = Started | Logged | Yielded | CardsChanged | Succeeded | Failed | Lost

@@ -8,7 +8,7 @@ records.
 from __future__ import annotations
 
 import time
-from itertools import chain
+from itertools import repeat
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -25,7 +25,7 @@ from asyncflow.events.types import (
     from_microseconds,
     let_resolve,
 )
-from asyncflow.scheduling.commands import BeginItems
+from asyncflow.scheduling.commands import BeginItems, RecordedTasks
 from asyncflow.scheduling.facts import Lost
 from asyncflow.store.frames import PREFIX_BYTES, add_frames, prefix
 from asyncflow.workers.messages import (
@@ -121,21 +121,22 @@ class Batch:
         """The journal offset of the next record."""
         self.frames: list[bytes] = []
         """Of each record its length and checksum, and then the record."""
-        self.events: list[Event | RecordedEvents] = []
+        self.events: list[Event | RecordedTasks] = []
         """The events that the plan has to know."""
         self.news: list[Publication] = []
-        """For subscribers: those events, and output."""
-        self.last: RecordedEvents | None = None
-        """What is last of these, as long as records may be added to it."""
+        """For subscribers: all events, and output."""
+        self._last: RecordedEvents | None = None  # of the news, as long as records may be added
+        self.unsettled: list[Sequence[Any]] = []
+        """The fields of records that the index is to know: see `Recorder.settle`."""
         self.places: list[int] = []
-        """The offsets of the records of `last`."""
+        """The offsets of these records."""
         self.now = from_microseconds(now)
         self.microseconds = now
         self.output_bytes = 0
 
     def add(self, record: bytes) -> int:
         """Add a record; return its offset."""
-        at = self.at
+        at, self._last = self.at, None
         self.frames += prefix(record), record
         self.at = at + PREFIX_BYTES + len(record)
         return at
@@ -146,18 +147,21 @@ class Batch:
         flow: str,
         run_id: str,
         resolve: Resolve | None,
-    ) -> None:
+        *,
+        ran: Sequence[int] = (),
+    ) -> list[int]:
         """Add the records with these fields, about attempts that begin or end well.
 
-        `Recorder.settle` adds them to the index.
+        `ran` are the tasks, if the records are those of new tasks that have begun and ended.
+        Returns the offset of each record.
         """
-        if self.last is None:
-            self.last = RecordedEvents(flow, run_id, resolve)
-            self.events.append(self.last)
-            self.news.append(self.last)
-        self.last.values += recorded
+        if self._last is None:
+            self._last = RecordedEvents(flow, run_id, resolve)
+            self.news.append(self._last)
+        self._last.values += recorded
+        self.events.append(RecordedTasks(recorded, ran))
         *places, self.at = add_frames(self.frames, map(pack_values, recorded), self.at)
-        self.places += places
+        return places
 
     def data(self) -> bytes:
         """The bytes for the journal."""
@@ -280,43 +284,67 @@ class Recorder:
             head = STARTED, self.seq, now, attempt.step, task, attempt.number, attempt.path
             recorded.append((*head, attempt.pid, attempt.parents, attempt.node, fact.item))
         if recorded:
-            batch.record(recorded, self._flow, self._run_id, self._resolve)
+            self._add_recorded(recorded, batch)
+
+    def _add_recorded(self, recorded: list[Sequence[Any]], batch: Batch) -> None:
+        batch.places += batch.record(recorded, self._flow, self._run_id, self._resolve)
+        batch.unsettled += recorded
 
     def record_ran(self, ran: Ran, batch: Batch) -> None:
         """Do what `on_started` and `record_plain` do for these tasks.
 
-        If all come from packets, as nearly always, no `RunningAttempt` is made for them.
+        If all come from one packet, as nearly always, no `RunningAttempt` is made for them.
         """
-        (pid, node, reports), attempts = ran, self._attempts
-        found = [attempts.get(started.key[1]) for started, _ in reports]
-        packets = [each for each in found if type(each) is BeginItems]
-        if self.streams or len(packets) < len(reports):
-            self.on_started(ran.tasks, pid, node)
-            self.record_plain(chain.from_iterable(reports), batch)
+        (pid, node, (begun, ended)), attempts, tasks = ran, self._attempts, ran.tasks
+        packets = [*map(attempts.get, tasks)]
+        packet, number = packets[0], len(tasks)
+        if self.streams or type(packet) is not BeginItems or packets.count(packet) < number:
+            self.on_started(tasks, pid, node)
+            self.record_plain(ran.attempts.reports(), batch)
             return
-        now = self._last_time = batch.microseconds
-        seq, expected = self.seq, self.expected
-        recorded: list[Sequence[Any]] = []
-        for (started, ended), packet in zip(reports, packets, strict=True):
-            (_, task, _), item = started
-            _, seconds, outcome, _, usage = ended
-            step, first, _, outer, index, _, _ = packet
-            path, seq = (*outer, index + task - first), seq + 2
-            before = expected.get(step, seconds)
-            expected[step] = before + _SMOOTHING * (seconds - before)
+        self.settle(batch)
+        now, first = batch.microseconds, self.seq + 1
+        step, outer, before = packet.step, packet.outer, packet.item - packet.first
+        indexes = [task + before for task in tasks]
+        paths: Sequence[tuple[int, ...]] = [(*outer, index) for index in indexes]
+        texts = [item for _, _, item in begun]
+        for task in tasks:
             del attempts[task]
-            recorded.append((STARTED, seq - 1, now, step, task, 0, path, pid, (), node, item))
-            manifest, fanout, items, choice, cards = outcome
-            told = manifest, seconds, pid, fanout, items, 0, 0, choice, *usage, cards
-            recorded.append((SUCCEEDED, seq, now, step, task, 0, path, *told))
-        self.seq = seq
-        batch.record(recorded, self._flow, self._run_id, self._resolve)
+        recorded: list[Any] = [None] * (2 * number)
+        seqs = range(first, first + 2 * number)
+        same = repeat(now), repeat(step)
+        recorded[::2] = zip(
+            *(repeat(STARTED), seqs[::2], *same, tasks, repeat(0), paths, repeat(pid)),
+            *(repeat(()), repeat(node), texts),
+            strict=False,
+        )
+        recorded[1::2] = [
+            (
+                *(SUCCEEDED, seq, now, step, task, 0, path, manifest, seconds, pid),
+                *(fanout, items, 0, 0, choice, cpu, memory, cards),
+            )
+            for seq, task, path, (_, _, seconds, outcome, _, (cpu, memory)) in zip(
+                seqs[1::2], tasks, paths, ended, strict=True
+            )
+            for manifest, fanout, items, choice, cards in (outcome,)
+        ]
+        self._expect(step, ran.attempts.seconds)
+        self.seq, self._last_time = seqs[-1], now
+        places = batch.record(recorded, self._flow, self._run_id, self._resolve, ran=tasks)
+        self._index.note_ran(places, step, tasks, indexes, now, texts)
+
+    def _expect(self, step: str, took: Sequence[float]) -> None:
+        """Tasks of a step have taken so many seconds, one after the other."""
+        smoothed = self.expected.get(step, took[0])
+        for seconds in took:
+            smoothed += _SMOOTHING * (seconds - smoothed)
+        self.expected[step] = smoothed
 
     def settle(self, batch: Batch) -> None:
         """Have the index know all records of a batch."""
-        if batch.last is not None:
-            self._index.note_recorded(batch.places, batch.last.values)
-            batch.places, batch.last = [], None
+        if batch.places:
+            self._index.note_recorded(batch.places, batch.unsettled)
+            batch.places, batch.unsettled = [], []
 
     def record(self, fact: Fact, batch: Batch, *, verdict: Verdict | None) -> None:
         """Add what a fact means to a batch.
@@ -342,7 +370,7 @@ class Recorder:
                 self._failed(attempt, described, fact.seconds, batch, verdict, fact.left, used)
                 if fact.outcome is not None:
                     ended = self._succeeded(attempt, fact, fact.outcome, batch.microseconds)
-                    batch.record((ended,), self._flow, self._run_id, self._resolve)
+                    self._add_recorded([ended], batch)
             case Lost():
                 described = fact.exception_type, fact.how, fact.traceback
                 self._failed(attempt, described, fact.seconds, batch, verdict)
@@ -435,8 +463,7 @@ class Recorder:
         self._end(task)
         if attempt.failed:
             self._caught.pop(task, None)
-        before = self.expected.get(step, seconds)
-        self.expected[step] = before + _SMOOTHING * (seconds - before)
+        self._expect(step, (seconds,))
         self.seq += 1
         manifest, fanout, items, choice, cards = outcome
         return (

@@ -8,20 +8,18 @@ length is unknown, a worker has only the one that it runs.
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from asyncflow._quick_classes import NamedTuple
-from asyncflow._support.tracebacks import too_long
 from asyncflow.errors import PoolError
+from asyncflow.scheduling.assigned_tasks import AssignedItems, AssignedTask
 from asyncflow.workers.messages import AttemptKey, ShutDown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
-    from asyncflow._support.conditions import SureTimer
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.workers.interface import Executor, Kind, WorkerLink
-    from asyncflow.workers.messages import StartItems, StartTask
 
 UNKNOWN_SECONDS: Final = 1.0  # for a task of unknown length: more than any worker gets in advance
 ASYNC_TASKS: Final = 64  # at a worker until another one is worth starting for more
@@ -31,118 +29,6 @@ ASYNC_SPARE_TASKS: Final = 1000  # beyond that, for runs with few tasks: no run 
 _STORING_TASKS: Final = 512  # of a worker, whose values are being uploaded, before it has to wait
 _STORING_BYTES: Final = 256 << 20  # of a worker that wait to be uploaded
 SILENT_POLLS: Final = 20  # polls until others get the tasks that a worker does not take
-
-
-class Held(Protocol):
-    """What a task holds while a worker has it."""
-
-    def release(self) -> None:
-        """The worker no longer has it."""
-
-
-class AssignedTask:
-    """A task that was sent to a worker."""
-
-    __slots__ = (
-        "expected",
-        "grant",
-        "importing",
-        "is_async",
-        "isolated",
-        "key",
-        "since",
-        "source",
-        "started",
-        "step",
-        "stopped",
-        "timed_out",
-        "timeout",
-        "timer",
-        "yields",
-    )
-
-    def __init__(
-        self,
-        source: TaskSource,
-        key: AttemptKey,
-        step: str,
-        *,
-        is_async: bool,
-        expected: float,
-        timeout: float,
-        isolated: bool,
-    ) -> None:
-        self.source, self.key, self.step = source, key, step
-        self.is_async, self.expected = is_async, expected
-        self.started = False
-        self.since = 0.0
-        self.timeout, self.isolated = timeout, isolated
-        self.timed_out = False
-        self.importing = 0.0  # the limit of its flow's import in seconds, once exceeded
-        self.stopped = ""
-        self.yields = False  # whether its generator yields items, for which other tasks can begin
-        self.grant: Held | None = None
-        self.timer: SureTimer | None = None
-
-    @classmethod
-    def of(
-        cls, source: TaskSource, order: StartTask, *, is_async: bool, expected: float
-    ) -> AssignedTask:
-        """The task of an order."""
-        options, timeout = source.graph[order.step].options, 0.0
-        limit = options.get("timeout")
-        if isinstance(limit, dict) and not order.caught:  # else it runs no step
-            timeout = float(limit["seconds"])
-        return cls(
-            source,
-            order.key,
-            order.step,
-            is_async=is_async,
-            expected=expected,
-            timeout=timeout,
-            isolated="isolate" in options,
-        )
-
-    @classmethod
-    def of_items(cls, source: TaskSource, items: StartItems, expected: float) -> list[AssignedTask]:
-        """The tasks of an order for several `def` tasks."""
-        step = items.step
-        limit = source.graph[step].options.get("timeout")
-        timeout = float(limit["seconds"]) if isinstance(limit, dict) else 0.0
-        return [
-            cls(
-                source,
-                key,
-                step,
-                is_async=False,
-                expected=expected,
-                timeout=timeout,
-                isolated=False,
-            )
-            for key in items.keys()  # noqa: SIM118 - it is no dictionary
-        ]
-
-    @property
-    def lateness(self) -> str:
-        """The reason to kill its worker once its time is over."""
-        if self.importing:
-            return f"a task of {self.step} waited too long for its flow to be imported"
-        return f"a task of {self.step} took longer than {self.timeout:g} s"
-
-    @property
-    def why_late(self) -> str:
-        """Which time limit it has exceeded."""
-        if self.importing:
-            return (
-                f"importing the flow took longer than {self.importing:g} s "
-                "(the setting import_seconds)"
-            )
-        return too_long(self.timeout)
-
-    def stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class WorkerSlot:
@@ -174,8 +60,10 @@ class WorkerSlot:
 
     def __init__(self, worker: WorkerLink, kind: Kind = None) -> None:
         self.worker, self.kind = worker, kind
-        self.tasks: dict[AttemptKey, AssignedTask] = {}
-        self.storing: dict[AttemptKey, AssignedTask] = {}
+        self.tasks: dict[AttemptKey, AssignedTask | AssignedItems] = {}
+        """What it has of each attempt: of a packet for several tasks, the packet until something
+        concerns the task alone. See `task`."""
+        self.storing: dict[AttemptKey, AssignedTask | AssignedItems] = {}
         """Attempts that have ended there, and whose values are being uploaded."""
         self.storing_bytes = 0  # that wait to be uploaded, when it was last heard of them
         self.abandoned_attempts: dict[AttemptKey, AssignedTask] = {}
@@ -197,23 +85,56 @@ class WorkerSlot:
         self.yielding = 0  # how many of its tasks yield items
         self.silent = 0  # polls in a row before which it should have reported but did not
 
-    def first(self) -> AssignedTask | None:
-        """The task that it has had for longest."""
+    def first(self) -> AssignedTask | AssignedItems | None:
+        """What it has had for longest."""
         return next(iter(self.tasks.values()), None)
+
+    def task(self, attempt: AttemptKey) -> AssignedTask | None:
+        """An attempt that was sent to it and has not ended; None if there is no such attempt."""
+        return self._made(attempt, self.tasks) if attempt in self.tasks else None
+
+    def stored(self, attempt: AttemptKey) -> AssignedTask | None:
+        """An attempt whose values are being uploaded; None if there is no such attempt."""
+        return self._made(attempt, self.storing) if attempt in self.storing else None
+
+    def of_run(self, run: int) -> list[AssignedTask]:
+        """The attempts of a run that were sent to it and have not ended, in order."""
+        return [self._made(key, self.tasks) for key in self.tasks if key[0] == run]
+
+    def begun_of(self, run: int) -> list[AssignedTask]:
+        """Those of them that have begun."""
+        alone = [each for each in self.tasks.values() if isinstance(each, AssignedTask)]
+        return [each for each in alone if each.started and each.key.run == run]
+
+    def all_tasks(self) -> list[AssignedTask]:
+        """All attempts that were sent to it, first those whose values are being uploaded."""
+        return [self._made(key, these) for these in (self.storing, self.tasks) for key in these]
+
+    @staticmethod
+    def _made(
+        attempt: AttemptKey, these: dict[AttemptKey, AssignedTask | AssignedItems]
+    ) -> AssignedTask:
+        assigned = these[attempt]
+        if isinstance(assigned, AssignedItems):
+            assigned = these[attempt] = assigned.task(AttemptKey(*attempt))
+        return assigned
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs there, not even an abandoned attempt."""
         return not self.tasks and not self.abandoned_attempts
 
-    def add(self, *tasks: AssignedTask) -> None:
-        """Add tasks of one step."""
-        for assigned in tasks:
-            self.tasks[assigned.key] = assigned
-        self.load += tasks[0].expected * len(tasks)
-        self.is_async = tasks[0].is_async
-        self.isolated = tasks[0].isolated
-        self.used = True
+    def add(self, assigned: AssignedTask) -> None:
+        """Add a task."""
+        self.tasks[assigned.key] = assigned
+        self.load += assigned.expected
+        self.is_async, self.isolated, self.used = assigned.is_async, assigned.isolated, True
+
+    def add_items(self, items: AssignedItems, keys: Sequence[AttemptKey]) -> None:
+        """Add the tasks of an order for several."""
+        self.tasks.update(dict.fromkeys(keys, items))
+        self.load += items.expected * len(keys)
+        self.is_async, self.isolated, self.used = False, False, True
 
     def note_begun(self, run: int) -> None:
         """It has begun a task of this run."""
@@ -233,12 +154,9 @@ class WorkerSlot:
         elif not self.storing:
             self.storing_bytes = 0
 
-    def on_ended(self, ended: Iterable[AssignedTask]) -> None:
-        """Tasks that yield nothing have ended, and are no longer among its `tasks`."""
-        for assigned in ended:
-            self.load -= assigned.expected
-        if not self.tasks:
-            self.load = 0.0
+    def on_ended(self, seconds: float) -> None:
+        """Tasks that yield nothing, and were to take so many seconds, are not its any more."""
+        self.load = self.load - seconds if self.tasks else 0.0
 
     def _free(self, assigned: AssignedTask) -> None:
         del self.tasks[assigned.key]
@@ -247,7 +165,7 @@ class WorkerSlot:
 
     def find(self, attempt: AttemptKey) -> AssignedTask | None:
         """An attempt that it has, even an abandoned one."""
-        return self.tasks.get(attempt) or self.abandoned_attempts.get(attempt)
+        return self.task(attempt) or self.abandoned_attempts.get(attempt)
 
     @property
     def has_enough(self) -> bool:

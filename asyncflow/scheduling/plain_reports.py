@@ -8,21 +8,24 @@ the `ReportRouter`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
 
+from asyncflow.scheduling.assigned_tasks import AssignedItems
 from asyncflow.scheduling.facts import Ran
 from asyncflow.workers.messages import Started, Storing, Succeeded
+from asyncflow.workers.report_stream import WholeAttempts
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
+    from asyncflow.scheduling.assigned_tasks import AssignedTask
     from asyncflow.scheduling.facts import TaskSource
-    from asyncflow.scheduling.placement import AssignedTask, WorkerSlot
+    from asyncflow.scheduling.placement import WorkerSlot
     from asyncflow.scheduling.task_assigner import TaskAssigner
     from asyncflow.workers.messages import ReportMessage
 
-_TOGETHER: Final = 32  # tasks in one fact, at most: a batch takes facts while there is time
 _PLAIN: Final = (Succeeded, Started, Storing)  # a union in `isinstance` takes three times as long
 
 
@@ -40,60 +43,38 @@ class PlainReports:
         self.made_room = False
         """Whether tasks may begin that could not before; whoever assigns them sets it back."""
 
-    def pass_on(self, slot: WorkerSlot, reports: Sequence[ReportMessage], at: int) -> int:
+    def pass_on(
+        self, slot: WorkerSlot, reports: Sequence[ReportMessage | WholeAttempts], at: int
+    ) -> int:
         """Pass on those from place `at` on that are usual, and about tasks of one run.
 
         Returns the place of the first that was left.
         """
         if slot.isolated:
             return at
-        source, told = None, _Told(slot, self._loop.time())
-        tasks, storing = slot.tasks, slot.storing
-        number, count = at, len(reports)
-        while number < count:
-            report = reports[number]
-            if not isinstance(report, _PLAIN):
-                break
-            assigned = tasks.get(report.key) or storing.get(report.key)
-            if (
-                assigned is None
-                or assigned.timer is not None
-                or assigned.timeout
-                or assigned.grant is not None
-                or assigned.yields
-            ):
-                break
-            if source is not assigned.source:
-                if source is not None or report.key.run not in slot.imported:
-                    break
-                source = assigned.source
-            if type(report) is not Storing:
-                number = told.note(reports, number, assigned)
-                continue
-            if tasks.pop(report.key, None) is not None:  # the run is not told
-                storing[report.key], slot.storing_bytes = assigned, report.size
-                told.storing.append(assigned)
+        told, number, count = _Told(slot, self._loop.time()), at, len(reports)
+        while number < count and told.take(reports[number]):
             number += 1
-        if source is not None:
-            self._tell(slot, source, told)
+        if told.source is not None:
+            self._tell(slot, told.source, told)
         return number
 
     def _tell(self, slot: WorkerSlot, source: TaskSource, told: _Told) -> None:
         slot.blocker = None
-        if told.facts or told.storing:
+        if told.facts or told.stores:
             slot.note_begun(source.number)
         if told.began:
             source.on_started(told.began, slot.worker.pid, slot.worker.node)
-        if told.ended or told.storing:
-            slot.on_ended([*told.ended, *told.storing])
-        if told.storing and not slot.has_enough:
+        if told.freed:
+            slot.on_ended(told.seconds)
+        if told.stores and not slot.has_enough:
             self.made_room = True
-        if told.ended or told.stored:
+        if told.ended:
             if not slot.storing:
                 slot.storing_bytes = 0
-            if self._assigner.on_ended(slot, source, [*told.ended, *told.stored]):
+            if self._assigner.on_ended(slot, source, told.ended):
                 self.made_room = True
-        if told.ended or told.storing:
+        if told.freed:
             self._on_free(slot)
         if told.facts:
             source.tell(*told.facts)
@@ -102,55 +83,100 @@ class PlainReports:
 class _Told:
     """What some reports of a worker say about tasks of one run."""
 
-    __slots__ = ("_now", "_ran", "_slot", "began", "ended", "facts", "stored", "storing")
+    __slots__ = ("_now", "_slot", "began", "ended", "facts", "freed", "seconds", "source", "stores")
 
     def __init__(self, slot: WorkerSlot, now: float) -> None:
         self._slot, self._now = slot, now
+        self.source: TaskSource | None = None
+        """The run, once a report was taken."""
         self.facts: list[Started | Succeeded | Ran] = []
         """What the run is told."""
-        self._ran: list[tuple[Started, Succeeded]] | None = None  # of the last fact, if it is such
         self.began: list[int] = []
-        """They have begun, and not ended."""
-        self.ended: list[AssignedTask] = []
-        """They have ended, and had nothing that was uploaded."""
-        self.storing: list[AssignedTask] = []
-        """Their steps have ended, and their values are being uploaded."""
-        self.stored: list[AssignedTask] = []
-        """They have ended, and their values were uploaded."""
+        """The tasks that have begun, and not ended."""
+        self.ended: dict[str, int] = {}
+        """By step, how many tasks have ended that have nothing that is being uploaded."""
+        self.freed = False
+        """Whether steps have ended, so that the worker is free for others."""
+        self.seconds = 0.0
+        """How long the tasks of these steps were expected to take."""
+        self.stores = False
+        """Whether the values of one of them are being uploaded."""
 
-    def note(self, reports: Sequence[ReportMessage], at: int, assigned: AssignedTask) -> int:
-        """Note the report at this place, and the next one if that ends the task that has begun.
-
-        Returns the place of the first that was left.
-        """
-        report = reports[at]
+    def take(self, report: ReportMessage | WholeAttempts) -> bool:
+        """Note a report; False if it is unusual, of another run, or if more is to be done."""
+        if type(report) is WholeAttempts:
+            return self._take_whole(report)
+        if not isinstance(report, _PLAIN):
+            return False
+        slot, key = self._slot, report.key
+        assigned = slot.tasks.get(key) or slot.storing.get(key)
+        if (
+            assigned is None
+            or assigned.timer is not None
+            or assigned.timeout
+            or assigned.grant is not None
+            or assigned.yields
+            or (assigned.source is not self.source and not self._begin(assigned.source))
+        ):
+            return False
         if type(report) is Started:
-            ended = reports[at + 1] if at + 1 < len(reports) else None
-            if type(ended) is Succeeded and ended.key == report.key:
-                self._note_ran(report, ended, assigned)
-                return at + 2
-            assigned.started, assigned.since = True, self._now
-            self.began.append(report.key.task)
+            alone = slot.task(key) or slot.stored(key)
+            if alone is not None:
+                alone.started, alone.since = True, self._now
+            self.began.append(key.task)
             self.facts.append(report)
-        elif type(report) is Succeeded:
-            if self._slot.tasks.pop(report.key, None) is None:
-                del self._slot.storing[report.key]
-                self.stored.append(assigned)
-            else:
-                self.ended.append(assigned)
-            self.facts.append(report)
-        self._ran = None
-        return at + 1
-
-    def _note_ran(self, begun: Started, ended: Succeeded, assigned: AssignedTask) -> None:
-        """A task has begun and ended."""
-        slot = self._slot
-        if slot.tasks.pop(begun.key, None) is None:
-            del slot.storing[begun.key]
-            self.stored.append(assigned)
         else:
-            self.ended.append(assigned)
-        if self._ran is None or len(self._ran) >= _TOGETHER:
-            self._ran = []
-            self.facts.append(Ran(slot.worker.pid, slot.worker.node, self._ran))
-        self._ran.append((begun, ended))
+            self._end(report, assigned)
+        return True
+
+    def _begin(self, source: TaskSource) -> bool:
+        """Take reports of this run, if no others were taken; False if that must not be."""
+        if self.source is not None or source.number not in self._slot.imported:
+            return False
+        self.source = source
+        return True
+
+    def _end(
+        self, report: Started | Succeeded | Storing, assigned: AssignedTask | AssignedItems
+    ) -> None:
+        """A task's step has ended, or its values are stored."""
+        slot, key = self._slot, report.key
+        was_there = slot.tasks.pop(key, None) is not None
+        if was_there:
+            self.freed = True
+            self.seconds += assigned.expected
+        if type(report) is Storing:
+            if was_there:  # the run is not told
+                slot.storing[key], slot.storing_bytes = assigned, report.size
+                self.stores = True
+        elif type(report) is Succeeded:
+            if not was_there:
+                del slot.storing[key]
+            self.ended[assigned.step] = self.ended.get(assigned.step, 0) + 1
+            self.facts.append(report)
+
+    def _take_whole(self, attempts: WholeAttempts) -> bool:
+        """Note attempts that have begun and ended, if all came in packets.
+
+        The values of all were being uploaded, or those of none.
+        """
+        slot, keys, begin = self._slot, attempts.keys, 0
+        there = slot.tasks if keys[0] in slot.tasks else slot.storing
+        packets: list[Any] = [*map(there.get, keys)]
+        for each in set(packets):
+            if type(each) is not AssignedItems or each.timeout:
+                return False
+            if each.source is not self.source and not self._begin(each.source):
+                return False
+        for key in keys:
+            del there[key]
+        was_there = there is slot.tasks
+        self.freed = self.freed or was_there
+        for items, some in groupby(packets):
+            number = len([*some])
+            self.seconds += number * items.expected if was_there else 0.0
+            self.ended[items.step] = self.ended.get(items.step, 0) + number
+            ran = attempts.slice(begin, begin + number) if number < len(keys) else attempts
+            self.facts.append(Ran(slot.worker.pid, slot.worker.node, ran))
+            begin += number
+        return True

@@ -24,7 +24,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.events.records import ENDINGS, STARTED, TASK_AT, way_on
-from asyncflow.events.selection import RecordedEvents
 from asyncflow.events.types import (
     RunCancelled,
     RunFailed,
@@ -41,6 +40,7 @@ from asyncflow.scheduling.commands import (
     BeginItems,
     FinishRun,
     HandOn,
+    RecordedTasks,
     RetryTask,
     StopTasks,
     Verdict,
@@ -175,10 +175,10 @@ class Plan:
 
     # --- facts ---
 
-    def handle(self, event: Event | RecordedEvents) -> list[Command]:  # noqa: PLR0911 - one answer for each event
+    def handle(self, event: Event | RecordedTasks) -> list[Command]:  # noqa: PLR0911 - one answer for each event
         """Process an event, and return the resulting commands."""
         match event:
-            case RecordedEvents():
+            case RecordedTasks():
                 return self._handle_recorded(event)
             case TaskStarted():
                 return self._start(int(event.task_id))
@@ -202,11 +202,16 @@ class Plan:
             case _:  # TaskLogged: nothing depends on a task's output
                 return []
 
-    def _handle_recorded(self, events: RecordedEvents) -> list[Command]:
+    def _handle_recorded(self, recorded: RecordedTasks) -> list[Command]:
         """The same for beginnings and ends of attempts, whose events nobody needs here."""
         commands: list[Command] = []
-        tasks = self._tasks
-        for values in events.values:
+        tasks, ran = self._tasks, recorded.ran
+        if ran and not self._stopping:
+            taken = tasks.packet_of(ran)
+            if taken is not None and self._successors.meet_items(taken, ran):
+                tasks.remove(*ran)
+                return commands
+        for values in recorded.values:
             task_id = values[TASK_AT]
             if values[0] != STARTED:
                 commands += self._succeed(task_id, *way_on(values))
@@ -265,14 +270,12 @@ class Plan:
         """
         if self.graph.has_conditions or self._queue.ready < 2:  # noqa: PLR2004 - one is no group
             return None
-        tasks = self._queue.take_items(most)
-        if not tasks:
+        taken = self._queue.take_items(most, self._tasks)
+        if taken is None:
             return None
-        self._tasks.number(*tasks)
-        task = tasks[0]
-        index, (splitter,) = task.path[-1], task.inputs
-        outer = task.path[:-1]
-        return BeginItems(task.step, task.id, len(tasks), outer, index, task.stack, splitter)
+        items = taken.items
+        splitter, which = items.splitter, (taken.first, taken.number)
+        return BeginItems(items.step, *which, splitter.path, taken.index, items.stack, splitter.id)
 
     def postpone(self, steps: Collection[str]) -> bool:
         """Put a task of other steps first, as these must not begin now; False if none is ready."""
@@ -285,7 +288,7 @@ class Plan:
             message = f"task {task_id} has begun and cannot be given back"
             raise IllegalEventError(message)
         if self._stopping:
-            del self._tasks[task_id]
+            self._tasks.remove(task_id)
             return self._finish_when_idle()
         self._queue.push(task)
         return []
@@ -309,7 +312,7 @@ class Plan:
         if task is None or task.state is not TaskPhase.CAUGHT:
             return []
         if self._stopping:
-            del self._tasks[task_id]
+            self._tasks.remove(task_id)
             return self._finish_when_idle()
         task.move(TaskPhase.READY)
         task.attempt += 1
@@ -333,7 +336,7 @@ class Plan:
             task.state = _SUCCEEDED
         else:
             task.move(_SUCCEEDED)
-        del self._tasks[task_id]
+        self._tasks.remove(task_id)
         if task.reads is not None:
             self._early.succeed(task, task.reads, stopping=self.stopping)
         if self._stopping:
@@ -368,7 +371,7 @@ class Plan:
             task.caught = event.failure
             return [HandOn(task_id)]
         task.move(TaskPhase.FAILED)
-        del self._tasks[task_id]
+        self._tasks.remove(task_id)
         if self._stopping:
             return self._finish_when_idle()
         return self.fail(event.failure, running=not self.finish_running)
@@ -379,10 +382,8 @@ class Plan:
         self._stopping, self._stopped_running = finish, running
         for source in self._queue.clear():  # tasks with an id: given back, or to be tried again
             for task in tasks_in(source):
-                self._tasks.pop(task.id, None)
-        for task_id, task in list(self._tasks.items()):
-            if task.state in {TaskPhase.RETRYING, TaskPhase.CAUGHT}:
-                del self._tasks[task_id]
+                self._tasks.remove(task.id)
+        self._tasks.remove_in({TaskPhase.RETRYING, TaskPhase.CAUGHT})
         reason = finish.reason or _OTHER_FAILED
         return [StopTasks(reason, running, self._early.waiting()), *self._finish_when_idle()]
 

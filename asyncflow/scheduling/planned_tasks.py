@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from array import array
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.flow.node import Fanout
 from asyncflow.scheduling.commands import BeginTask
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.node import Node
@@ -162,14 +162,35 @@ class ItemTasks:
 
     def make(self, number: int) -> list[PlannedTask]:
         """The tasks for so many items that are next."""
-        step, outer, stack, scope = self.step, self.splitter.path, self.stack, self.scope
-        inputs, made = (self.splitter.id,), list[PlannedTask]()
-        for index in range(self.next, self.next + number):
-            task = PlannedTask(step, (*outer, index), stack)
-            task.inputs, task.scope, task.slot = inputs, scope, index
-            made.append(task)
+        made = [self.task(index) for index in range(self.next, self.next + number)]
         self.next += number
         return made
+
+    def task(self, index: int) -> PlannedTask:
+        """A task for the item with this index."""
+        task = PlannedTask(self.step, (*self.splitter.path, index), self.stack)
+        task.inputs, task.scope, task.slot = (self.splitter.id,), self.scope, index
+        return task
+
+
+class TakenItems:
+    """The tasks of consecutive items of a foreach that were taken together.
+
+    There is an object for one of them once something concerns it alone.
+    """
+
+    __slots__ = ("first", "index", "items", "number")
+
+    def __init__(self, items: ItemTasks, number: int, first: int) -> None:
+        """The next ones, whose ids begin with `first`."""
+        self.items, self.index, self.number, self.first = items, items.next, number, first
+        items.next += number
+
+    def task(self, task_id: int) -> PlannedTask:
+        """The task of this id."""
+        task = self.items.task(self.index + task_id - self.first)
+        task.id = task_id
+        return task
 
 
 class GangTasks:
@@ -197,30 +218,73 @@ Source = PlannedTask | ItemTasks | GangTasks
 """Ready tasks that are one entry of the plan's queue."""
 
 
-class OpenTasks(dict[int, PlannedTask]):
+class OpenTasks:
     """The tasks of a run that have an id and have not ended, by that id."""
 
-    __slots__ = ("count",)
+    __slots__ = ("_tasks", "count")
 
     def __init__(self) -> None:
-        super().__init__()
+        self._tasks: dict[int, PlannedTask | TakenItems] = {}
         self.count = 0
         """How many tasks have an id: the highest id so far."""
 
-    def __missing__(self, task_id: int) -> NoReturn:
-        """Raise: whoever names a task takes it for an open one."""
-        message = f"no task {task_id} is open"
-        raise IllegalEventError(message)
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def get(self, task_id: int) -> PlannedTask | None:
+        """The task of this id; None if it is not open."""
+        task = self._tasks.get(task_id)
+        if isinstance(task, TakenItems):
+            task = self._tasks[task_id] = task.task(task_id)
+        return task
+
+    def __getitem__(self, task_id: int) -> PlannedTask:
+        task = self.get(task_id)
+        if task is None:  # whoever names a task takes it for an open one
+            message = f"no task {task_id} is open"
+            raise IllegalEventError(message)
+        return task
+
+    def remove(self, *tasks: int) -> None:
+        """Remove those of these tasks that are open."""
+        for task_id in tasks:
+            self._tasks.pop(task_id, None)
+
+    def remove_in(self, states: Collection[TaskPhase]) -> None:
+        """Remove the tasks that are in one of these states; none of them is ready."""
+        for task_id, task in list(self._tasks.items()):
+            if isinstance(task, PlannedTask) and task.state in states:
+                del self._tasks[task_id]
+
+    def packet_of(self, tasks: Sequence[int]) -> TakenItems | None:
+        """What all of these tasks are of; None if something has concerned one of them alone."""
+        found = [*map(self._tasks.get, tasks)]
+        taken = found[0]
+        return taken if isinstance(taken, TakenItems) and found.count(taken) == len(tasks) else None
+
+    def clear(self) -> None:
+        """Remove all."""
+        self._tasks.clear()
 
     def number(self, *tasks: PlannedTask) -> None:
         """Give the next ids to these tasks, which are one, or follow the same one."""
         for task_id, task in enumerate(tasks, self.count + 1):
             task.id = task_id
-            self[task_id] = task
+            self._tasks[task_id] = task
         self.count += len(tasks)
         scope = tasks[0].scope
         if scope is not None and scope.yielder and scope.yielder in tasks[0].inputs[:1]:
             scope.begun += len(tasks)
+
+    def take_items(self, items: ItemTasks, number: int) -> TakenItems:
+        """Give the next ids to the tasks of so many items that are next."""
+        first = self.count + 1
+        taken = TakenItems(items, number, first)
+        self._tasks.update(dict.fromkeys(range(first, first + number), taken))
+        self.count += number
+        if items.scope.yielder and items.scope.yielder == items.splitter.id:
+            items.scope.begun += number
+        return taken
 
 
 def parents_of(graph: Graph, task: PlannedTask) -> tuple[int, ...]:

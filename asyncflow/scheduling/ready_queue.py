@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from asyncflow.scheduling.commands import CloneTask, RetryTask
-    from asyncflow.scheduling.planned_tasks import Source
+    from asyncflow.scheduling.planned_tasks import OpenTasks, Source, TakenItems
 
 
 class ReadyQueue:
@@ -72,13 +72,16 @@ class ReadyQueue:
         self._ready_of[source.step] -= 1
         return next_of(self._sources)
 
-    def take_items(self, most: int) -> list[PlannedTask]:
-        """The next tasks, as long as they are new ones for items of the same foreach."""
+    def take_items(self, most: int, tasks: OpenTasks) -> TakenItems | None:
+        """The next tasks, as long as they are new ones for items of the same foreach.
+
+        `tasks` gives them their ids.
+        """
         source = self._sources[0] if self._sources else None
         if not isinstance(source, ItemTasks):
-            return []
+            return None
         number = min(most, source.count - source.next)
-        taken = source.make(number)
+        taken = tasks.take_items(source, number)
         if source.next >= source.count:
             self._sources.popleft()
         self._count(source.step, -number)

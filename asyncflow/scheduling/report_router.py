@@ -37,14 +37,16 @@ from asyncflow.workers.messages import (
     Warned,
     Yielded,
 )
+from asyncflow.workers.report_stream import Reports, WholeAttempts
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
     from asyncflow.errors import AsyncflowError
+    from asyncflow.scheduling.assigned_tasks import AssignedTask
     from asyncflow.scheduling.facts import TaskSource
-    from asyncflow.scheduling.placement import AllWorkers, AssignedTask, WorkerSlot
+    from asyncflow.scheduling.placement import AllWorkers, WorkerSlot
     from asyncflow.scheduling.task_assigner import TaskAssigner
     from asyncflow.workers.interface import WorkerLink
     from asyncflow.workers.messages import ReportMessage
@@ -142,8 +144,12 @@ class ReportRouter:
             return
         work = self._work
         before, work.slot, work.reports = (work.slot, work.reports), slot, reports
+        parts = reports.parts if isinstance(reports, Reports) else reports
         try:
-            self._pass_all_on(slot, reports)
+            if slot.silent:
+                self._plain.made_room = True
+            self._on_heard(slot, parts[0])
+            self._pass_all_on(slot, parts)
         except BaseException as error:
             work.give_up(description_of(error))
             raise
@@ -152,22 +158,22 @@ class ReportRouter:
             self._plain.made_room = False
             self._assigner.dispatch()
 
-    def _pass_all_on(self, slot: WorkerSlot, reports: Sequence[ReportMessage]) -> None:
-        plain = self._plain
-        if slot.silent:
-            plain.made_room = True
-        self._on_heard(slot, reports[0])
+    def _pass_all_on(
+        self, slot: WorkerSlot, reports: Sequence[ReportMessage | WholeAttempts]
+    ) -> None:
         at = 0
         while at < len(reports):
-            after = plain.pass_on(slot, reports, at)
+            after = self._plain.pass_on(slot, reports, at)
             if after == at:
                 self._pass_on(slot, reports[at])
-                plain.made_room = True  # perhaps
+                self._plain.made_room = True  # perhaps
                 after += 1
             at = after
 
-    def _pass_on(self, slot: WorkerSlot, report: ReportMessage) -> None:
+    def _pass_on(self, slot: WorkerSlot, report: ReportMessage | WholeAttempts) -> None:
         match report:
+            case WholeAttempts():
+                self._pass_all_on(slot, report.reports())
             case Started():
                 self._on_started(slot, report)
             case Opened():
@@ -187,7 +193,7 @@ class ReportRouter:
             case _:
                 pass
 
-    def _on_heard(self, slot: WorkerSlot, report: ReportMessage) -> None:
+    def _on_heard(self, slot: WorkerSlot, report: ReportMessage | WholeAttempts) -> None:
         if not isinstance(report, GaveBack):  # only the executor knows what was taken back
             slot.silent = 0
             self._assigner.on_heard()
@@ -199,9 +205,9 @@ class ReportRouter:
         self._dead_starts = 0
         run = report.key.run
         slot.note_begun(run)
-        assigned = slot.tasks.get(report.key)
+        assigned = slot.task(report.key)
         is_over = assigned is None  # its values are being stored
-        assigned = assigned or slot.storing.get(report.key)
+        assigned = assigned or slot.stored(report.key)
         if assigned is not None:
             assigned.started = True
             assigned.since = self._loop.time()
@@ -218,9 +224,8 @@ class ReportRouter:
     def _on_opened(self, slot: WorkerSlot, run: int) -> None:
         """A worker has imported the flow: the time of the tasks that waited for it begins."""
         slot.imported[run] = self._loop.time()
-        for key, assigned in slot.tasks.items():
-            if key.run == run and assigned.started:
-                self._begin_time_limit(slot, assigned)
+        for assigned in slot.begun_of(run):
+            self._begin_time_limit(slot, assigned)
 
     def _begin_time_limit(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         if assigned.stopped or assigned.timed_out:  # its grace has begun already
@@ -295,10 +300,10 @@ class ReportRouter:
             slot.worker.pause()
 
     def _on_yielded(self, slot: WorkerSlot, report: Yielded) -> None:
-        assigned = slot.tasks.get(report.key)
+        assigned = slot.task(report.key)
         if assigned is not None and not assigned.yields:
             self._assigner.on_yields(slot, assigned)
-        assigned = assigned or slot.storing.get(report.key)  # it may have ended meanwhile
+        assigned = assigned or slot.stored(report.key)  # it may have ended meanwhile
         if assigned is not None:
             assigned.source.tell(report)
 
@@ -311,7 +316,7 @@ class ReportRouter:
 
     def _on_given_back(self, slot: WorkerSlot, report: GaveBack) -> None:
         """A task was taken back, or its worker returns it: it has not begun there."""
-        assigned = slot.tasks.get(report.key)
+        assigned = slot.task(report.key)
         if assigned is not None:
             self._assigner.give_back(slot, assigned)
 
@@ -320,7 +325,7 @@ class ReportRouter:
     def _on_storing(self, slot: WorkerSlot, report: Storing) -> None:
         """A step has ended: its worker is free for others, and no limit on its time counts."""
         slot.blocker = None
-        assigned = slot.tasks.get(report.key)
+        assigned = slot.task(report.key)
         if assigned is not None:
             assigned.stop_timer()
             slot.note_begun(report.key.run)  # that it has begun may be told with its end
@@ -335,7 +340,7 @@ class ReportRouter:
             if slot.isolated:
                 slot.retire()
             return
-        assigned = slot.tasks.get(report.key) or slot.storing.get(report.key)
+        assigned = slot.task(report.key) or slot.stored(report.key)
         if assigned is None:
             return
         assigned.stop_timer()
@@ -381,7 +386,7 @@ class ReportRouter:
 
     def _disown(self, slot: WorkerSlot, attempt: AttemptKey) -> None:
         """Count an attempt as ended, although its worker may still run it."""
-        assigned = slot.tasks.get(attempt)
+        assigned = slot.task(attempt)
         if assigned is None:
             return
         work = self._work
@@ -422,7 +427,7 @@ class ReportRouter:
             log.info("a worker is gone", pid=worker.pid, how=how, tasks=len(slot.tasks))
         for abandoned in slot.abandoned_attempts.values():
             abandoned.stop_timer()
-        for assigned in (*slot.storing.values(), *slot.tasks.values()):
+        for assigned in slot.all_tasks():
             assigned.stop_timer()
             if assigned.started:
                 self._assigner.release(assigned)

@@ -20,13 +20,11 @@ from asyncflow.scheduling.named_limits import needs_of
 from asyncflow.scheduling.placement import ASYNC_SPARE_TASKS, ASYNC_TASKS, TaskDemand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.gang_workers import GangWorkers
     from asyncflow.scheduling.machine_resources import Amounts, MachineResources
     from asyncflow.scheduling.named_limits import Limits, Need
-    from asyncflow.scheduling.placement import AllWorkers, AssignedTask
+    from asyncflow.scheduling.placement import AllWorkers
     from asyncflow.workers.interface import Kind
 
 _WORTH_SECONDS: Final = 1.0  # of work for which one more worker is asked for
@@ -123,13 +121,11 @@ class StepAdmission:
         self._yielding.add((run, step))
         self._of_run[run] -= 1
 
-    def end(self, run: int, ended: Sequence[AssignedTask]) -> None:
+    def end(self, run: int, step: str, number: int = 1, *, yielding: bool = False) -> None:
         """Tasks of a run are no longer at a worker."""
-        for assigned in ended:
-            self._running[run, assigned.step] -= 1
-            if assigned.yields:
-                self._of_run[run] += 1  # it was not counted
-        self._of_run[run] -= len(ended)
+        self._running[run, step] -= number
+        if not yielding:  # else it was not counted
+            self._of_run[run] -= number
 
     def may_hold_now(self) -> list[TaskSource]:
         """The runs that wait to hold a worker; each is returned once. Fewer workers are held."""

@@ -19,10 +19,11 @@ from asyncflow.scheduling.planned_tasks import (
 from asyncflow.values import repetitions_of, with_repetitions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from asyncflow.flow.graph import Graph
     from asyncflow.flow.node import Node
+    from asyncflow.scheduling.planned_tasks import TakenItems
     from asyncflow.scheduling.ready_queue import ReadyQueue
 
 
@@ -155,6 +156,22 @@ class Successors:
         is_ready = not scope.unmet if scope.arrived is None else scope.arrived.add(task.id)
         if is_ready:
             self._join(scope)
+
+    def meet_items(self, taken: TakenItems, tasks: Sequence[int]) -> bool:
+        """Note that these tasks of a foreach have succeeded, if nothing but its join follows them.
+
+        False if something else does, or if the join reads its inputs as they arrive.
+        """
+        scope = taken.items.scope
+        if taken.items.step not in self._last or scope.arrived is not None:
+            return False
+        before = taken.index - taken.first
+        for task_id in tasks:
+            scope.inputs[task_id + before] = task_id
+        scope.unmet -= len(tasks)
+        if not scope.unmet:
+            self._join(scope)
+        return True
 
     def _closes_branches(self, scope: OpenSplit) -> bool:
         split = self._graph[scope.join].joins if scope.join is not None else None

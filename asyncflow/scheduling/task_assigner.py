@@ -15,31 +15,33 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow._support import log
 from asyncflow._support.conditions import SureTimer, call_again
 from asyncflow.errors import LimitError, PoolError, WorkerDiedError
+from asyncflow.scheduling.assigned_tasks import AssignedItems, AssignedTask
 from asyncflow.scheduling.broken_work import BrokenWork, description_of
 from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.fair_turns import FairTurns
 from asyncflow.scheduling.gang_workers import GangWorkers, has_own_workers
 from asyncflow.scheduling.machine_resources import MachineResources
-from asyncflow.scheduling.placement import UNKNOWN_SECONDS, AssignedTask, WorkerSlot
+from asyncflow.scheduling.placement import UNKNOWN_SECONDS, WorkerSlot
 from asyncflow.scheduling.step_admission import StepAdmission, StepConditions
 from asyncflow.store.files import SHORTAGES
 from asyncflow.workers.interface import NotNowError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from asyncflow.scheduling.assigned_tasks import Held
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.fair_turns import Line
     from asyncflow.scheduling.loop_budget import LoopBudget
     from asyncflow.scheduling.machine_resources import Amounts
     from asyncflow.scheduling.named_limits import Limits
-    from asyncflow.scheduling.placement import AllWorkers, Held, WorkerSlots
+    from asyncflow.scheduling.placement import AllWorkers, WorkerSlots
     from asyncflow.workers.interface import Kind
     from asyncflow.workers.messages import StartTask
 
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # overhead of a task beside its step
-_TOGETHER: Final = 32  # so many short tasks are sent to a worker at once, at most
+_TOGETHER: Final = 64  # so many short tasks are sent to a worker at once, at most
 _PATIENT_SECONDS: Final = 0.5  # how long a `def` task waits for a `def` worker to become free
 _START_TRIES: Final = 5  # failed starts in a row, for lack of resources, while there is no worker
 _REST_SECONDS: Final = 0.5  # between them
@@ -435,7 +437,7 @@ class TaskAssigner:
         items = source.orders.take_items(most) if most > 1 else None
         if items is None:
             return False
-        slot.add(*AssignedTask.of_items(source, items, expected))
+        slot.add_items(AssignedItems(source, step, expected), items.keys())
         self._steps.begin(items.run, step, items.number)
         slot.worker.send(items._replace(opening=self._opening_for(slot, source)))
         self._on_assigned()
@@ -489,13 +491,14 @@ class TaskAssigner:
             return
         self._give(slot, source, order, is_async=assigned.is_async).grant = hold
 
-    def on_ended(self, slot: WorkerSlot, source: TaskSource, ended: Sequence[AssignedTask]) -> bool:
-        """Do what `release` does for some tasks of a run, which hold nothing.
+    def on_ended(self, slot: WorkerSlot, source: TaskSource, ended: Mapping[str, int]) -> bool:
+        """Do what `release` does for tasks that hold nothing: so many of each of these steps.
 
         Returns whether others may begin now: runs that wait for room find none there if it has
         enough all the same.
         """
-        self._steps.end(source.number, ended)
+        for step, number in ended.items():
+            self._steps.end(source.number, step, number)
         waited = source in self._turns
         if source.number in self._runs:
             self._turns.add(source)
@@ -504,7 +507,7 @@ class TaskAssigner:
     def release(self, assigned: AssignedTask) -> None:
         """Note that no worker has a task any more: its run may have room for the next."""
         source = assigned.source
-        self._steps.end(source.number, (assigned,))
+        self._steps.end(source.number, assigned.step, yielding=assigned.yields)
         if assigned.grant is not None:
             assigned.grant.release()
             assigned.grant = None

@@ -111,7 +111,7 @@ class WorkerWatch:
 
     def _warn_of_stop(self, slot: WorkerSlot, how: str) -> None:
         """Warn in the library's log, and in that of the task that the worker has had longest."""
-        first = slot.first()
+        first = next((slot.task(key) for key in slot.tasks), None)
         if first is None or not slot.stopped or self._slots.of(slot.worker) is not slot:
             return
         task = f"{first.source.pathspec}/{first.step}/{first.key.task}"

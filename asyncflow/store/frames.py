@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -49,17 +50,15 @@ def add_frames(frames: list[bytes], records: Iterable[bytes], at: int) -> list[i
     Raises:
         JournalError: One is longer than a record may be.
     """
-    places, seeds, checksum, pack = [at], _seeds, crc32, _pack_prefix
-    for record in records:
-        size = len(record)
-        seed = seeds.get(size)
-        if seed is None:
-            frames += prefix(record), record
-        else:
-            frames += pack(size, checksum(record, seed)), record
-        at += PREFIX_BYTES + size
-        places.append(at)
-    return places
+    records = [*records]
+    sizes = [*map(len, records)]
+    if _seeds.keys() >= set(sizes) and max(sizes, default=0) <= MAX_RECORD_BYTES:
+        checksums = map(crc32, records, map(_seeds.__getitem__, sizes))
+        prefixes: Iterable[bytes] = map(_pack_prefix, sizes, checksums)
+    else:
+        prefixes = [*map(prefix, records)]
+    frames += chain.from_iterable(zip(prefixes, records, strict=True))
+    return [*accumulate(map(PREFIX_BYTES.__add__, sizes), initial=at)]
 
 
 def _seed(size: int) -> int:

@@ -68,6 +68,7 @@ _VERSION: Final = 1
 _MOST_SUMMARY_BYTES: Final = 16 << 20  # names of steps, and tags
 _MAX_STEPS: Final = 1 << 16
 _MAX_OFFSET: Final = 1 << 62
+_FEW_RECORDS: Final = 6  # so many are noted more quickly one by one
 
 
 class Summary(NamedTuple):
@@ -298,9 +299,35 @@ class RunIndex:
                 self._end_task = [task for step, task in pairs if step == self._end][-1]
         return True
 
+    def note_ran(
+        self,
+        places: Sequence[int],
+        step: str,
+        tasks: Sequence[int],
+        indexes: Sequence[int],
+        time: int,
+        items: Sequence[str],
+    ) -> None:
+        """Add the records of new tasks of a foreach whose first attempts began and succeeded.
+
+        Args:
+            places: The offsets of the two records of each, in order.
+            step: The step of all.
+            tasks: Their ids.
+            indexes: The innermost foreach index of each.
+            time: When all of that was, in microseconds since 1970.
+            items: The short text of each task's item.
+        """
+        number = self._numbers[step]
+        steps = [number] * len(tasks)
+        self.table.begin_all(tasks, places[::2], steps, indexes, places[1::2])
+        self.attempts.add_all(number, tasks, indexes, max(time - self._started, 0), items)
+        self._counts[number] += len(tasks)
+
     def note_recorded(self, places: Sequence[int], recorded: Sequence[Sequence[Any]]) -> None:
         """Add the records at these offsets, each a TaskStarted or a TaskSucceeded of this run."""
-        if not self.note_all(places, known_records(recorded)):
+        few = len(places) < _FEW_RECORDS
+        if few or not self.note_all(places, known_records(recorded)):
             for at, values in zip(places, recorded, strict=True):
                 self._note(at, values)
 

@@ -195,27 +195,62 @@ class AttemptTable:
         items: Sequence[str],
     ) -> None:
         """Do what `begin` does for the first attempts of tasks that are new, each another one."""
-        texts, rows = self._texts, self._rows
+        at, ends, running = len(self._rows), repeat(UNENDED), repeat(_RUNNING)
+        if not self._add_all(steps, tasks, indexes, times, ends, items, running):
+            for each in zip(steps, tasks, repeat(0), indexes, times, items, strict=False):
+                self.begin(*each)
+            return
+        self._open.update(zip(tasks, range(at, len(self._rows), ROW_BYTES), strict=True))
+        self.changes += len(tasks)
+
+    def add_all(
+        self,
+        step: int,
+        tasks: Sequence[int],
+        indexes: Sequence[int],
+        time: int,
+        items: Sequence[str],
+    ) -> None:
+        """Do what `begin` and `end` do for new tasks of a step whose first attempt succeeded.
+
+        Both were noted at the same time, and they had to wait for no import.
+        """
+        times, steps, states = repeat(time), repeat(step), repeat(_SUCCEEDED)
+        if not self._add_all(steps, tasks, indexes, times, times, items, states):
+            for task, index, item in zip(tasks, indexes, items, strict=True):
+                self.begin(step, task, 0, index, time, item)
+                self.end((step, task, 0, index), time, _SUCCEEDED, item, 0.0)
+            return
+        self.changes += 2 * len(tasks)
+
+    def _add_all(
+        self,
+        steps: Iterable[int],
+        tasks: Sequence[int],
+        indexes: Sequence[int],
+        begins: Iterable[int],
+        ends: Iterable[int],
+        items: Sequence[str],
+        states: Iterable[int],
+    ) -> bool:
+        """Add the rows of first attempts; False if there is no room for the texts of all."""
+        texts = self._texts
         bounds: Iterable[int] = repeat(len(texts))
-        if any(items):
-            lengths = [len(item) for item in items]
-            added = "".join(items).encode("utf-8", "backslashreplace")
+        added = "".join(items).encode("utf-8", "backslashreplace")
+        if added:
+            lengths = [*map(len, items)]
             if len(added) > sum(lengths):  # not all of it is ASCII
                 lengths = [len(item.encode("utf-8", "backslashreplace")) for item in items]
             if len(texts) + len(added) >= _MOST_TEXT_BYTES:
-                for each in zip(steps, tasks, repeat(0), indexes, times, items, strict=False):
-                    self.begin(*each)
-                return
+                return False
             bounds = islice(accumulate(lengths, initial=len(texts)), 1, None)
             texts += added
         above = [index + 1 for index in indexes]
         if max(above) > _MOST_INDEX:
             above = [min(index, _MOST_INDEX + 1) for index in above]
-        at, ends, zeros = len(rows), repeat(UNENDED), repeat(0)
-        columns = times, ends, tasks, above, bounds, steps, zeros, repeat(_RUNNING)
-        rows += b"".join(map(_ROW.pack, *columns))
-        self._open.update(zip(tasks, range(at, len(rows), ROW_BYTES), strict=True))
-        self.changes += len(tasks)
+        columns = begins, ends, tasks, above, bounds, steps, repeat(0), states
+        self._rows += b"".join(map(_ROW.pack, *columns))
+        return True
 
     def end_all(self, tasks: Sequence[int], times: Sequence[int], seconds: Sequence[float]) -> None:
         """Do what `end` does for attempts that run and have succeeded, each of another task."""

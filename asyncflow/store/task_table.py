@@ -153,18 +153,23 @@ class TaskTable:
         places: Sequence[int],
         steps: Sequence[int],
         indexes: Sequence[int],
+        ended: Sequence[int] | None = None,
     ) -> None:
-        """Do what `begin` does for the first attempts of tasks that are new, each another one."""
+        """Do what `begin` does for the first attempts of tasks that are new, each another one.
+
+        With `ended`, the records that end these attempts well, do what `end` does as well.
+        """
         self._grow(max(tasks))
         data, first = self._data, tasks[0]
-        zeros, started = repeat(0), repeat(_STARTED)
-        if tasks == (*range(first, first + len(tasks)),):  # as they come from a foreach
-            entries = map(_ENTRY.pack, places, zeros, steps, started, zeros, indexes)
+        ends: Iterable[int] = repeat(0) if ended is None else ended
+        states = repeat(_STARTED if ended is None else _SUCCEEDED)
+        entries = map(_ENTRY.pack, places, ends, steps, states, repeat(0), indexes)
+        if [*tasks] == [*range(first, first + len(tasks))]:  # as they come from a foreach
             begin = (first - 1) * ENTRY_BYTES
             data[begin : begin + len(tasks) * ENTRY_BYTES] = b"".join(entries)
             return
-        for task, at, step, index in zip(tasks, places, steps, indexes, strict=True):
-            _ENTRY.pack_into(data, (task - 1) * ENTRY_BYTES, at, 0, step, _STARTED, 0, index)
+        for task, entry in zip(tasks, entries, strict=True):
+            data[(task - 1) * ENTRY_BYTES : task * ENTRY_BYTES] = entry
 
     def end_all(
         self,

@@ -27,7 +27,6 @@ from asyncflow.workers.messages import (
     Failed,
     GaveBack,
     Logged,
-    ReportStream,
     ShutDown,
     StartTask,
     Succeeded,
@@ -39,6 +38,7 @@ from asyncflow.workers.process.resource_usage import NoMeter
 from asyncflow.workers.process.run import OpenRun
 from asyncflow.workers.process.stop_signals import StopSignals
 from asyncflow.workers.process.worker import Worker
+from asyncflow.workers.report_stream import ReportStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -28,7 +28,9 @@ from asyncflow.workers.messages import (
     StartTask,
     Succeeded,
     Yielded,
+    pack_report,
 )
+from asyncflow.workers.report_stream import Reports, ReportStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -204,8 +206,9 @@ class SimulatedWorker:
     def speak(self) -> None:
         """Deliver the waiting reports."""
         if self._unheard and not self._paused and not self._gone:
-            told, self._unheard = self._unheard, []
-            self._executor.listener.on_reports(self, told)
+            told, self._unheard = b"".join(map(pack_report, self._unheard)), []
+            reports = Reports(ReportStream().feed_together(told))
+            self._executor.listener.on_reports(self, reports)
 
     def _receive(self) -> None:
         while self._orders and not self._gone and not self._is_busy():

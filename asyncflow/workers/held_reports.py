@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -35,7 +34,6 @@ from asyncflow.workers.messages import (
     Failed,
     Garbled,
     NotStored,
-    ReportStream,
     Started,
     Succeeded,
     ToStore,
@@ -43,6 +41,12 @@ from asyncflow.workers.messages import (
     Yielded,
     new_started,
     new_storing,
+)
+from asyncflow.workers.report_stream import (
+    Reports,
+    ReportStream,
+    WholeAttempts,
+    whole_attempts,
 )
 
 if TYPE_CHECKING:
@@ -398,12 +402,12 @@ class HeldReports:
         self._hears = before
 
     def _release_stored(self, worker: WorkerLink, queue: _Queue) -> None:
-        told: list[ReportMessage] = []
+        told: list[ReportMessage | WholeAttempts] = []
         while queue.held and queue.held[0].is_ready:
             told += self._told(queue, queue.held.popleft())
         queue.settle()
         if told:
-            self._listener.on_reports(worker, told)
+            self._listener.on_reports(worker, Reports(told))
         if queue.exit is not None and not queue.held:
             self._queues.pop(worker, None)
             self._listener.on_exit(worker, queue.exit)
@@ -411,8 +415,13 @@ class HeldReports:
             self._queues.pop(worker, None)
 
     @staticmethod
-    def _told(queue: _Queue, held: _Held) -> Sequence[ReportMessage]:
-        error, reports = held.error, _unpacked(held.reports)
+    def _told(queue: _Queue, held: _Held) -> Sequence[ReportMessage | WholeAttempts]:
+        error, kept = held.error, held.reports
+        items = [each for each in kept if type(each) is str]
+        packed = [each for each in kept if type(each) is bytes]
+        if 0 < len(items) == len(packed) == len(kept) / 2 and not (error or queue.spoilt):
+            return [whole_attempts(items, b"".join(packed))]
+        reports = _unpacked(kept)
         if not (error or queue.spoilt):
             return reports
         return [told for report in reports for told in HeldReports._spoilt(error, queue, report)]
@@ -445,13 +454,9 @@ def _is_in_segment(report: ReportMessage) -> TypeGuard[ToStore | Wrote]:
 def _unpacked(kept: Sequence[_Kept]) -> list[_Told]:
     """The reports, as objects."""
     packed = [each for each in kept if type(each) is bytes]
-    items = [each for each in kept if type(each) is str]
     unpacked: list[Any] = ReportStream().feed(b"".join(packed))
     if len(packed) == len(kept):
         return unpacked
-    if len(packed) == len(items) == len(kept) / 2:
-        begun = map(new_started, zip([each.key for each in unpacked], items, strict=True))
-        return list(chain.from_iterable(zip(begun, unpacked, strict=True)))
     told: list[Any] = []
     rest, item = iter(unpacked), None
     for each in kept:

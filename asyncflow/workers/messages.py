@@ -579,29 +579,17 @@ def pack_to_store(report: Succeeded, segment: str, end: int) -> bytes:
     return packed
 
 
-class ReportStream:
-    """Turns a stream of bytes into reports, wherever the stream is cut."""
-
-    def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(max_buffer_size=0)
-
-    def feed(self, data: bytes) -> list[ReportMessage]:
-        """The reports that are complete with these bytes."""
-        self._unpacker.feed(data)
-        reports: list[ReportMessage] = []
-        for message in self._unpacker:  # the usual ones here, which saves a call for each
-            if message[0] == _SUCCEEDED:
-                _, key, seconds, outcome, spooled, usage = message
-                head = _new_key(key), seconds, new_outcome(outcome)
-                reports.append(new_succeeded((*head, spooled, new_usage(usage))))
-            elif message[0] == _STARTED:
-                _, key, item = message
-                reports.append(new_started((_new_key(key), item)))
-            elif message[0] == _TO_STORE:
-                _, key, seconds, spooled, segment, end, report = message
-                head = _new_key(key), seconds, spooled
-                reports.append(_new_to_store((*head, segment, end, report)))
-            else:
-                kind, *values = message
-                reports.append(_READERS[kind](*values))
-        return reports
+def report_of(fields: Sequence[Any]) -> ReportMessage:
+    """The report with these unpacked fields, its kind first."""
+    kind = fields[0]
+    if kind == _SUCCEEDED:
+        _, key, seconds, outcome, spooled, usage = fields
+        head = _new_key(key), seconds, new_outcome(outcome)
+        return new_succeeded((*head, spooled, new_usage(usage)))
+    if kind == _STARTED:
+        _, key, item = fields
+        return new_started((_new_key(key), item))
+    if kind == _TO_STORE:
+        _, key, seconds, spooled, segment, end, report = fields
+        return _new_to_store((_new_key(key), seconds, spooled, segment, end, report))
+    return _READERS[kind](*fields[1:])

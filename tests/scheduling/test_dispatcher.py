@@ -27,7 +27,6 @@ from asyncflow.workers.messages import (
     NotStored,
     Opened,
     Opening,
-    ReportStream,
     ShutDown,
     Started,
     StartItems,
@@ -39,6 +38,7 @@ from asyncflow.workers.messages import (
     pack_to_store,
 )
 from asyncflow.workers.program_environment import ProgramEnvironment
+from asyncflow.workers.report_stream import Reports, ReportStream
 from tests.support.call_counts import counted_calls
 from tests.support.manual_workers import ManualExecutor
 from tests.support.waiting import until
@@ -228,10 +228,16 @@ async def test_short_tasks_are_sent_together_while_no_other_run_waits(play):
         assert all(isinstance(order, StartTask) for order in worker.sent)
 
 
+def read(reports):
+    """The reports, as a pool passes them on that has read them together."""
+    return Reports(ReportStream().feed_together(b"".join(map(pack_report, reports))))
+
+
 async def test_what_reports_of_short_tasks_cost(play):
     """They are noted together, and nobody looks for room before a worker has less than enough.
 
-    For each task, its start and its end, it was 43 calls, then 21, and now 19.
+    For each task, its start and its end, it was 43 calls, then 21, then 19, and now it is 6:
+    most of these are of the worker that is played here.
     """
     game = play(1)
     game.dispatcher.enter(Source(1, 1000, seconds=0.0001))
@@ -245,16 +251,16 @@ async def test_what_reports_of_short_tasks_cost(play):
         keys = [worker.receive().key for _ in range(32)]
         done = [Succeeded(key, 0.0001, Outcome(), (0, 0)) for key in keys]
         pairs = zip([Started(key) for key in keys], done, strict=True)
-        reports = [each for pair in pairs for each in pair]
+        reports = read([each for pair in pairs for each in pair])
         with counted_calls() as calls:
             game.dispatcher.on_reports(worker, reports)
         total += calls[0]
     assert len(worker.sent) <= 11
-    assert total / 320 < 22
+    assert total / 320 < 8
 
 
 async def test_a_task_is_told_as_a_whole_if_one_read_has_its_start_and_its_end(play):
-    """So are those after it, some at a time; a task that has ended later is told as it goes on."""
+    """So are all of a packet; a task that has ended later is told as it goes on."""
     game = play(1)
     source = Source(1, 1000, seconds=0.0001)
     game.dispatcher.enter(source)
@@ -263,15 +269,30 @@ async def test_a_task_is_told_as_a_whole_if_one_read_has_its_start_and_its_end(p
     game.dispatcher.on_reports(worker, [Opened(1)])
     game.end(worker)
     source.facts.clear()
-    first, second, *keys, last = [worker.receive().key for _ in range(39)]
-    done = {key: Succeeded(key, 0.0001, Outcome(), (0, 0)) for key in (first, second, *keys)}
+    first, *keys, last = [worker.receive().key for _ in range(90)]
+    done = {key: Succeeded(key, 0.0001, Outcome(), (0, 0)) for key in (first, *keys)}
     game.dispatcher.on_reports(worker, [Started(first)])
-    ran = [each for key in (second, *keys) for each in (Started(key), done[key])]
-    game.dispatcher.on_reports(worker, [done[first], *ran, Started(last)])
-    begun, ended, many, few, begun_last = source.facts
+    ran = [each for key in keys for each in (Started(key), done[key])]
+    game.dispatcher.on_reports(worker, read([done[first], *ran, Started(last)]))
+    begun, ended, *whole, begun_last = source.facts
     assert (begun, ended, begun_last) == (Started(first), done[first], Started(last))
-    assert many == Ran(worker.pid, "", [(Started(key), done[key]) for key in (second, *keys[:31])])
-    assert few.tasks == [key.task for key in keys[31:]]
+    assert len(whole) == 2  # as many as there are packets
+    told = [report for fact in whole for report in fact.attempts.reports()]
+    assert told == ran
+    assert {(type(fact), fact.pid, fact.node) for fact in whole} == {(Ran, worker.pid, "")}
+
+
+async def test_tasks_that_came_alone_are_told_one_by_one(play):
+    """Also if one read has the start and the end of each: a packet stands for none of them."""
+    game = play(1)
+    source = Source(1, 2)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    key = worker.receive().key
+    game.dispatcher.on_reports(worker, [Opened(1)])
+    done = Succeeded(key, 0.0001, Outcome(), (0, 0))
+    game.dispatcher.on_reports(worker, read([Started(key), done]))
+    assert source.facts == [Started(key), done]
 
 
 async def test_a_start_is_told_alone_if_the_next_report_is_the_end_of_another_task(play):
@@ -284,22 +305,9 @@ async def test_a_start_is_told_alone_if_the_next_report_is_the_end_of_another_ta
     keys = [worker.receive().key for _ in range(4)]
     done = [Succeeded(key, 0.0001, Outcome(), (0, 0)) for key in keys]
     reports = [Started(keys[1]), Started(keys[2]), done[1], Started(keys[3]), done[2]]
-    game.dispatcher.on_reports(worker, reports)
+    game.dispatcher.on_reports(worker, read(reports))
     assert source.facts == reports
     assert source.begun == [(key.task, worker.pid, "") for key in keys[1:]]
-
-
-async def test_the_last_reports_of_a_read_are_told_as_a_whole_too(play):
-    """Also if they are all that it has."""
-    game = play(1)
-    source = Source(1, 1)
-    game.dispatcher.enter(source)
-    (worker,) = game.workers
-    game.dispatcher.on_reports(worker, [Opened(1)])
-    key = worker.receive().key
-    pair = Started(key), Succeeded(key, 0.0001, Outcome(), (0, 0))
-    game.dispatcher.on_reports(worker, pair)
-    assert source.facts == [Ran(worker.pid, "", [pair])]
 
 
 @pytest.mark.parametrize("is_over", [False, True])

@@ -30,7 +30,9 @@ from asyncflow.workers.messages import (
     StartTask,
     Succeeded,
     Yielded,
+    pack_report,
 )
+from asyncflow.workers.report_stream import ReportStream, WholeAttempts
 from tests.support.call_counts import counted_calls
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ class Mail:
 
 def kinds(batch):
     """Kind and task of each event of a batch."""
-    made = EventFilter[TaskEvent]().pick(batch.events)
+    made = EventFilter[TaskEvent]().pick(batch.news)
     return [(type(event).__name__, int(event.task_id)) for event in made]
 
 
@@ -162,7 +164,15 @@ def succeeded(key):
 
 def ran(keys):
     """Tasks have begun and succeeded."""
-    return Ran(41, "", [(Started(key), succeeded(key)) for key in keys])
+    return ran_as([succeeded(key) for key in keys])
+
+
+def ran_as(ends):
+    """Tasks have begun, and succeeded like this."""
+    packed = [pack_report(each) for end in ends for each in (Started(end.key), end)]
+    (attempts,) = ReportStream().feed_together(b"".join(packed))
+    assert isinstance(attempts, WholeAttempts)
+    return Ran(41, "", attempts)
 
 
 def lost(key):
@@ -200,7 +210,7 @@ def test_nodes_of_a_gang_that_ran_come_in_as_a_gang():
     batch = mail.collect()
     begun, ended = ("TaskStarted", "TaskSucceeded")
     assert kinds(batch) == [(begun, 2), (begun, 3), (ended, 2), (ended, 3)]
-    started = EventFilter[TaskStarted]().pick(batch.events)[:2]
+    started = EventFilter[TaskStarted]().pick(batch.news)[:2]
     assert [event.pid for event in started] == [41, 41]
 
 
@@ -212,8 +222,8 @@ async def test_an_attempt_that_has_yielded_fewer_items_than_were_announced_has_f
     mail.inbox.add(Yielded(key, 0, 2, b"", b"", bytes(2 * ITEM_DIGEST_BYTES)))
     mail.collect()
     ended = Succeeded(key, 0.1, Outcome(fanout=1), (0, 0))
-    mail.inbox.add(*([Ran(41, "", [(Started(key), ended)])] if together else [ended]))
-    event = EventFilter[TaskEvent]().pick(mail.collect().events)[-1]
+    mail.inbox.add(ran_as([ended]) if together else ended)
+    event = EventFilter[TaskEvent]().pick(mail.collect().news)[-1]
     mail.recorder.streams.close()
     assert isinstance(event, TaskFailed)
     assert event.exception_type == "asyncflow.errors.TransitionError"
@@ -270,7 +280,7 @@ def test_a_start_is_written_if_its_timer_was_lost():
 
 def times(batch):
     """When the events of a batch were, in microseconds since the first."""
-    return [to_microseconds(event.time) - NOW for event in EventFilter[Event]().pick(batch.events)]
+    return [to_microseconds(event.time) - NOW for event in EventFilter[Event]().pick(batch.news)]
 
 
 def test_a_start_that_has_waited_has_the_time_at_which_it_came_in():

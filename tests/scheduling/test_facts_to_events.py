@@ -41,7 +41,9 @@ from asyncflow.workers.messages import (
     Succeeded,
     Usage,
     Yielded,
+    pack_report,
 )
+from asyncflow.workers.report_stream import ReportStream, WholeAttempts
 
 NOW = 1_795_472_682_985_927
 GRAPH = Graph(
@@ -196,7 +198,10 @@ def test_tasks_that_ran_are_recorded_as_if_each_report_was_told(groups, begins_e
         together.clone(1, "first", ())
         single.clone(1, "first", ())
     reports, batch = opened(together.recorder, groups), Batch(together.size, NOW)
-    together.recorder.record_ran(Ran(41, "here", reports), batch)
+    packed = [pack_report(report) for pair in reports for report in pair]
+    (attempts,) = ReportStream().feed_together(b"".join(packed))
+    assert isinstance(attempts, WholeAttempts)
+    together.recorder.record_ran(Ran(41, "here", attempts), batch)
     told = opened(single.recorder, groups)
     single.recorder.on_started([started.key.task for started, _ in told], 41, "here")
     expected = Batch(single.size, NOW)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,8 +94,7 @@ class Gate:
 
     def end(self, run, step, *, yields=False):
         """A task is no longer at a worker."""
-        task: Any = SimpleNamespace(source=run, step=step, yields=yields)
-        self.steps.end(run.number, (task,))
+        self.steps.end(run.number, step, yielding=yields)
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from asyncflow.workers.messages import (
     NotStored,
     Pong,
     ReportMessage,
-    ReportStream,
     Started,
     Storing,
     Succeeded,
@@ -30,6 +29,7 @@ from asyncflow.workers.messages import (
     pack_report,
     pack_to_store,
 )
+from asyncflow.workers.report_stream import ReportStream
 from tests.support.waiting import until
 
 

@@ -20,7 +20,6 @@ from asyncflow.workers.messages import (
     Opening,
     Ping,
     Ready,
-    ReportStream,
     ShutDown,
     Started,
     StartTask,
@@ -31,6 +30,7 @@ from asyncflow.workers.messages import (
     unpack_order,
 )
 from asyncflow.workers.program_environment import ProgramEnvironment
+from asyncflow.workers.report_stream import Reports, ReportStream, WholeAttempts
 
 NUMBERS = st.integers(0, 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -38,7 +38,7 @@ ANY_TEXT = st.text()  # lone surrogates too, as in the name of a file that is no
 OFFSETS = st.lists(NUMBERS, max_size=5)
 BYTES = st.binary(max_size=100)
 SECONDS = st.floats(0, 1e9)
-SPOOLED = st.tuples(NUMBERS, NUMBERS).map(list)
+SPOOLED = st.tuples(NUMBERS, NUMBERS)
 KEYS = st.builds(AttemptKey, NUMBERS, NUMBERS, NUMBERS)
 OUTCOMES = st.builds(Outcome, BYTES, st.none() | NUMBERS, BYTES)
 
@@ -100,6 +100,45 @@ def test_reports_arrive_whole_and_in_order_however_the_stream_is_cut(reports, da
     assert heard == reports
 
 
+@given(st.lists(REPORTS, max_size=8), st.data())
+def test_reports_that_are_read_together_are_those_that_came(reports, data):
+    """Whoever looks at each finds it, in order."""
+    joined = b"".join(map(pack_report, reports))
+    cut = data.draw(st.integers(0, len(joined)))
+    stream = ReportStream()
+    heard = [each for part in (joined[:cut], joined[cut:]) for each in stream.feed_together(part)]
+    together = Reports(heard)
+    assert list(together) == reports
+    assert len(together) == len(reports)
+    assert together[:2] == reports[:2]
+
+
+def pair(task: int, spooled: tuple[int, int] = (0, 0), *, ended: int = 0) -> bytes:
+    """A task has begun, and it or another one has succeeded."""
+    done = Succeeded(AttemptKey(1, ended or task, 0), task / 4, Outcome(), spooled)
+    return pack_report(Started(AttemptKey(1, task, 0))) + pack_report(done)
+
+
+def test_attempts_that_begin_and_succeed_one_after_the_other_stay_together():
+    """And what comes before or after them does not."""
+    before, after = GaveBack(AttemptKey(1, 9, 0)), Started(AttemptKey(1, 4, 0))
+    packed = pack_report(before) + pair(1) + pair(2) + pair(3) + pack_report(after)
+    first, whole, last = ReportStream().feed_together(packed)
+    assert (first, last) == (before, after)
+    assert isinstance(whole, WholeAttempts)
+    assert whole.keys == [(1, 1, 0), (1, 2, 0), (1, 3, 0)]
+    assert whole.seconds == [0.25, 0.5, 0.75]
+    assert whole.slice(1, 3).reports() == ReportStream().feed(pair(2) + pair(3))
+
+
+@pytest.mark.parametrize("packed", [pair(1) + pair(2, ended=3), pair(1) + pair(2, (0, 5))])
+def test_attempts_do_not_stay_together_if_one_ends_later_or_has_printed(packed):
+    """The first end is that of another attempt, or output has to be told before the second."""
+    assert [type(each) for each in ReportStream().feed_together(packed)] == [
+        *(Started, Succeeded, Started, Succeeded)
+    ]
+
+
 def test_every_kind_of_message_has_a_number_of_its_own():
     """What one side can say, the other understands."""
     assert {*messages._ORDERS.values()} == {*messages.OrderMessage.__args__}
@@ -127,7 +166,7 @@ def test_an_order_to_start_a_task_is_small():
 
 def test_a_longer_report_than_any_buffer_arrives():
     """A step may have tens of thousands of artifacts."""
-    report = Succeeded(AttemptKey(1, 1, 0), 0.5, Outcome(b"m" * (20 << 20)), [0, 0])
+    report = Succeeded(AttemptKey(1, 1, 0), 0.5, Outcome(b"m" * (20 << 20)), (0, 0))
     stream = ReportStream()
     packed = pack_report(report)
     assert stream.feed(packed[: 1 << 20]) == []

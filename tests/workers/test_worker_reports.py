@@ -6,9 +6,10 @@ import socket
 
 import pytest
 
-from asyncflow.workers.messages import ReportStream, Warned, Wrote
+from asyncflow.workers.messages import Warned, Wrote
 from asyncflow.workers.process.stop_signals import Moment, StopOrder, StopSignals
 from asyncflow.workers.process.worker import Worker
+from asyncflow.workers.report_stream import ReportStream
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from asyncflow.workers.messages import (
     GaveBack,
     Opening,
     Ready,
-    ReportStream,
     Started,
     StartItems,
     StartTask,
     Succeeded,
     begun_by,
 )
+from asyncflow.workers.report_stream import ReportStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

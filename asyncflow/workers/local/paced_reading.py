@@ -27,6 +27,7 @@ PACE_SECONDS: Final = 0.005
 _LEAST_SECONDS: Final = 0.0005  # a shorter wait saves nothing
 _LEAST_TASKS: Final = 4  # fewer keep no worker busy for long enough
 _OVERHEAD_SECONDS: Final = 0.00003  # of a worker for each task, beside its step; rather too little
+_MOST_TIMES: Final = 2  # as long as that: more is the time of a machine that is busy with others
 
 
 class PacedReading:
@@ -48,20 +49,22 @@ class PacedReading:
 
         Called whenever all of its reports have been read.
         """
-        left = len(worker.tasks)
+        left, now = len(worker.tasks), self._loop.time()
         ended, worker.ended = worker.ended, 0
         seconds, worker.ended_seconds = worker.ended_seconds, 0.0
+        since, worker.read_at = worker.read_at, now
+        wait = 0.0
         if left >= _LEAST_TASKS and ended:
-            # it should have half of its tasks left then
-            wait = (seconds / ended + _OVERHEAD_SECONDS) * left / 2
-        else:
-            wait = 0.0
+            each = seconds / ended + _OVERHEAD_SECONDS
+            if worker.token in self._paced:  # it had work all the time
+                each = max(each, min((now - since) / ended, _MOST_TIMES * each))
+            wait = each * left / 2  # it should have half of its tasks left then
         if wait < _LEAST_SECONDS:
             self._paced.pop(worker.token, None)
             return False
         self._paced[worker.token] = worker
         if self._timer is None:
-            due = self._loop.time() + min(wait, PACE_SECONDS)
+            due = now + min(wait, PACE_SECONDS)
             self._timer = TimedCall(self._loop, due, self.look)
         return True
 

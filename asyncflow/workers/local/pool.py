@@ -43,6 +43,7 @@ from asyncflow.workers.messages import (
     Ready,
     ShutDown,
 )
+from asyncflow.workers.report_stream import WholeAttempts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -330,11 +331,11 @@ class WorkerPool(AlikeWorkers):
 
     def _take_in(self, worker: WorkerProcess, data: bytes) -> int:
         """Keep the reports that are complete with these bytes; return how many they are."""
-        reports = worker.stream.feed(data)
+        reports = worker.stream.feed_together(data)
         worker.untold += reports
         if reports and isinstance(reports[0], Ready):  # perhaps before the fork server's report
             self.on_forked(worker.token, reports[0].pid)
-        return len(reports)
+        return sum([2 * len(each.begun) if type(each) is WholeAttempts else 1 for each in reports])
 
     # --- what the fork server says ---
 

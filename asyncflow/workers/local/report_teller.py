@@ -17,6 +17,7 @@ from asyncflow.workers.messages import (
     ToStore,
     Wrote,
 )
+from asyncflow.workers.report_stream import Reports, WholeAttempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,7 +103,7 @@ class ReportTeller:
         self.telling = before
 
     def _tell(self, worker: WorkerProcess) -> None:
-        told: list[ReportMessage] = []
+        told: list[ReportMessage | WholeAttempts] = []
         size, untold = 0, worker.untold
         exited: Exited | None = None
         while untold and size < PIECE_BYTES and not worker.paused:
@@ -118,11 +119,11 @@ class ReportTeller:
                 exited = report
                 break
             untold.popleft()
-            if not isinstance(report, Printed):
+            if not isinstance(report, Printed | WholeAttempts):
                 self._note(worker, report)
                 told.append(report)
         if told:
-            self._listener.on_reports(worker, told)
+            self._listener.on_reports(worker, Reports(told))
         if worker.paused:
             return
         if exited is not None:
@@ -130,19 +131,31 @@ class ReportTeller:
         elif untold:
             self._on_more(worker)
 
-    def _take_silent(self, worker: WorkerProcess, told: list[ReportMessage]) -> bool:
+    def _take_silent(
+        self, worker: WorkerProcess, told: list[ReportMessage | WholeAttempts]
+    ) -> bool:
         """Move the usual reports that are next to `told`, if nothing was printed before them.
 
         Returns whether there were any.
         """
         untold, tasks, output = worker.untold, worker.tasks, worker.output
-        before, upto, have_begun = len(told), output.reported, False
+        before, have_begun = len(told), False
         while untold:
             report = untold[0]
-            if type(report) is Started:
+            if type(report) is WholeAttempts:
+                if output.has_unread(report.spooled):
+                    untold.popleft()
+                    untold.extendleft(reversed(report.reports()))
+                    continue
+                for key in report.keys:
+                    tasks.pop(key, None)
+                have_begun = True
+                worker.ended += len(report.ended)
+                worker.ended_seconds += sum(report.seconds)
+            elif type(report) is Started:
                 tasks[report.key] = have_begun = True
-            elif (type(report) is Succeeded or type(report) is ToStore) and (
-                report.spooled == upto or not output.has_unread(report.spooled)
+            elif (type(report) is Succeeded or type(report) is ToStore) and not output.has_unread(
+                report.spooled
             ):
                 tasks.pop(report.key, None)
                 worker.ended += 1
@@ -156,7 +169,7 @@ class ReportTeller:
         return len(told) > before
 
     def _printed_before(
-        self, worker: WorkerProcess, report: ReportMessage | Printed | Exited
+        self, worker: WorkerProcess, report: ReportMessage | WholeAttempts | Printed | Exited
     ) -> Logged | None:
         """What was printed, and is to be told before the report."""
         if isinstance(report, _ENDS):

@@ -16,22 +16,23 @@ from asyncflow.workers.local.claim_pipe import ClaimPipe
 from asyncflow.workers.local.spool_reader import SpoolReader
 from asyncflow.workers.messages import (
     AttemptKey,
-    ReportStream,
     StartItems,
     StartTask,
     pack_order,
     unpack_order,
 )
+from asyncflow.workers.report_stream import ReportStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncflow.workers.local.spool import Spool
     from asyncflow.workers.messages import OrderMessage, ReportMessage
+    from asyncflow.workers.report_stream import WholeAttempts
 
 _PACKET_BYTES: Final = 1 << 18
-READ_BYTES: Final = 1 << 12
-"""Some 40 reports: the event loop is busy for half a millisecond."""
+READ_BYTES: Final = 1 << 13
+"""Some 80 reports: the event loop is busy for half a millisecond."""
 
 
 class Printed(NamedTuple):
@@ -86,6 +87,7 @@ class WorkerProcess:
         "output",
         "paused",
         "pid",
+        "read_at",
         "read_bytes",
         "reports",
         "silent",
@@ -116,9 +118,11 @@ class WorkerProcess:
         self.stream = ReportStream()
         self.read_bytes = READ_BYTES
         """How much to read of its reports at a time."""
+        self.read_at = 0.0
+        """When all of its reports had been read, by the loop's clock."""
         self.silent = 0
         """Polls since its last report; 0 while more may come."""
-        self.untold: deque[ReportMessage | Printed | Exited] = deque()
+        self.untold: deque[ReportMessage | WholeAttempts | Printed | Exited] = deque()
         """Reports that were received but not passed on yet."""
         self.paused = False
         """Whether to pass on none of its reports for now."""
