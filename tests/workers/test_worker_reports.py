@@ -34,10 +34,10 @@ FINE = Warned("a warning", {})
 def test_what_is_to_be_uploaded_is_told_though_the_report_after_it_cannot_be_packed(ends, reports):
     """It comes before the next report; else values that this one names would never be stored."""
     worker, engine = ends
-    worker.report_first("segment", 10, [b"digest"])
+    worker.report_first("segment", 10, (b"digest",))
     with pytest.raises(TypeError):
         worker.report(*reports)
     with pytest.raises(TypeError):
         worker.report_soon(UNPACKABLE)
     worker.report(FINE)
-    assert told(engine) == [Wrote("segment", 10, [b"digest"]), FINE]
+    assert told(engine) == [Wrote("segment", 10, (b"digest",)), FINE]
