@@ -267,7 +267,7 @@ def test_a_task_is_running_from_its_start_on_and_its_failure_names_its_item():
     for key, verdict in zip(keys, (Verdict.FAIL, Verdict.RETRY), strict=False):
         failed = Failed(key, 0.5, "ValueError", "no", "", True, (0, 0))
         recorder.record(failed, batch, verdict=verdict)
-    events = EventFilter[Event]().pick(batch.events)
+    events = EventFilter[Event]().pick(batch.news)
     assert [event.item for event in events if isinstance(event, TaskFailed)] == ["'red'", "'green'"]
     assert recorder.failed_items == {"2": "'red'"}
     assert recorder.running() == []
