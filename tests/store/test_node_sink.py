@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import resource
 import threading
@@ -160,12 +162,38 @@ def test_a_pack_is_read_whole_if_a_read_brings_only_a_part(tmp_path, monkeypatch
     segment.close()
 
 
-def test_a_segment_that_became_shorter_is_no_pack(tmp_path):
+@pytest.mark.parametrize("has_mappings", [True, False])
+def test_packs_are_the_bytes_of_the_segment_wherever_they_begin(
+    tmp_path, monkeypatch, has_mappings
+):
+    """Large ones as small ones, and on a file system that maps no files."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENODEV, "no such device")
+
+    if not has_mappings:
+        monkeypatch.setattr(mmap, "mmap", refuse)
+    data = os.urandom(2 << 20)
+    (tmp_path / "x.seg").write_bytes(data)
+    segment, read = uploader._Segment(os.fspath(tmp_path), "x.seg"), b""
+    for upto in (10, 300_000, 300_005, 1 << 20, len(data)):
+        segment.add(uploader.Upload("x.seg", upto, ()))
+        begin, end = segment.take(upto - len(read))
+        assert (begin, end) == (len(read), upto)
+        parts = segment.read(begin, end)
+        assert isinstance(parts[0], memoryview) == (has_mappings and end - begin > 1000)
+        read += b"".join(parts)
+    assert read == data
+    segment.close()
+
+
+@pytest.mark.parametrize("size", [10, 1 << 20])
+def test_a_segment_that_became_shorter_is_no_pack(tmp_path, size):
     """What was announced is not there: nothing of it is stored."""
     path = tmp_path / "x.seg"
-    path.write_bytes(b"0123456789")
+    path.write_bytes(bytes(size))
     segment = uploader._Segment(os.fspath(tmp_path), "x.seg")
-    segment.add(uploader.Upload("x.seg", 10, ()))
+    segment.add(uploader.Upload("x.seg", size, ()))
     begin, end = segment.take(uploader.PACK_BYTES)
     os.truncate(path, 4)
     with pytest.raises(StoreError, match="has become shorter"):

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from asyncflow.codec import Chunk
+
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS: Final = 60.0
@@ -243,7 +245,7 @@ class Objects:
         self._ask(name, lambda: self._put(name, data))
         reached("object.written")
 
-    def create(self, name: str, data: bytes | Sequence[bytes]) -> bytes | None:
+    def create(self, name: str, data: bytes | Sequence[Chunk]) -> bytes | None:
         """Write an object that does not exist yet; its bytes may be in several parts.
 
         Returns None if this call has written it. Else the bytes that somebody else has written
@@ -256,7 +258,7 @@ class Objects:
         e_tag, there = self._create(name, data)
         return e_tag if there is None else None
 
-    def _create(self, name: str, data: bytes | Sequence[bytes]) -> tuple[str, bytes | None]:
+    def _create(self, name: str, data: bytes | Sequence[Chunk]) -> tuple[str, bytes | None]:
         """The e_tag of the object, and its bytes if somebody else was first."""
         mine = _new_word()
 

@@ -13,6 +13,7 @@ from asyncflow.store.object_store.pieces import HEADER_BYTES, MOST_BYTES, Chain,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncflow.codec import Chunk
     from asyncflow.store.object_store.objects import Objects
 
 _KEPT_BYTES: Final = 16 << 20  # of pieces that were read last, in each reader
@@ -170,7 +171,7 @@ def append_piece(objects: Objects, folder: str, piece: Piece) -> Piece:
 
 
 def append_packed(
-    objects: Objects, folder: str, offset: int, packed: bytes | Sequence[bytes]
+    objects: Objects, folder: str, offset: int, packed: bytes | Sequence[Chunk]
 ) -> Piece | None:
     """Create the piece with these bytes at its offset; return the one that was there before.
 

@@ -10,10 +10,12 @@ Everything here is done in threads, which begin with the first upload.
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from collections import OrderedDict
 from concurrent.futures import wait
+from contextlib import suppress
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Final
 
@@ -30,10 +32,13 @@ from asyncflow.store.object_store.value_source import blob_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncflow.codec import Chunk
     from asyncflow.store.object_store.node_cache import NodeCache
     from asyncflow.store.object_store.objects import Objects
 
 PACK_BYTES: Final = 4 << 20
+_MAPPED_BYTES: Final = 256 << 10  # of a pack of fewer, mapping would cost more than copying
+_MAP_FLAGS: Final = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 _QUIET_SECONDS: Final = 0.03  # a pack is put when nothing was added for so long,
 _OLD_SECONDS: Final = 0.15  # or when the first of its values has waited for so long
 _PACKS: Final = 4  # are put at the same time
@@ -367,12 +372,22 @@ class _Segment:
         self.first = time.monotonic()
         return begin, end
 
-    def read(self, begin: int, end: int) -> list[bytes]:
+    def read(self, begin: int, end: int) -> Sequence[Chunk]:
         """These bytes, in as few parts as the system gives: as a rule one.
+
+        Many are mapped: they are sent from where the kernel has them, and not copied before. The
+        file grows only, and nobody but its writers has to do with it.
 
         Raises:
             StoreError: The file ends before.
         """
+        if end - begin >= _MAPPED_BYTES and os.fstat(self._fd).st_size >= end:
+            start = begin - begin % mmap.ALLOCATIONGRANULARITY
+            with suppress(OSError):  # a file system that cannot: read them
+                mapping = mmap.mmap(
+                    self._fd, end - start, flags=_MAP_FLAGS, prot=mmap.PROT_READ, offset=start
+                )
+                return [memoryview(mapping)[begin - start :]]
         parts, at = [], begin
         while at < end:
             part = os.pread(self._fd, end - at, at)
