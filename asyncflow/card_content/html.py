@@ -32,6 +32,37 @@ HTML_POLICY: Final = (
 """The policy for HTML that a step has made: its scripts run, and nothing is loaded or sent. It has
 to be shown in a sandbox without `allow-same-origin`."""
 
+_DOCTYPE: Final = re.compile(r"\s*<!DOCTYPE[^>]*>", re.IGNORECASE)
+_COLOURS: Final = re.compile(r"colou?r|background|stylesheet|\bfill\b|\bstroke\b", re.IGNORECASE)
+_PAGE_COLOURS: Final = (
+    "<style>:where(html) { color-scheme: light dark; color: #1b2129; } "
+    "@media (prefers-color-scheme: dark) { :where(html) { color: #e4e8ed; } }</style>"
+)
+# Content may be higher than its root element, which a style can bind to the frame. But what is
+# always higher than the frame would grow for ever: what the frame's own growth causes counts.
+_TELL_HEIGHT: Final = """(() => {
+  const root = document.documentElement;
+  let told = 0, caused = false, growths = 0, width = innerWidth;
+  const tell = () => {
+    let height = Math.ceil(root.getBoundingClientRect().height);
+    const whole = root.scrollHeight;
+    if (whole > Math.max(innerHeight, height)) height = whole;
+    if (height === 0 || height === told || (caused && height > told && growths++ > 2)) return;
+    told = height;
+    parent.postMessage({ asyncflow: "height", height }, "*");
+  };
+  new ResizeObserver(tell).observe(root);
+  addEventListener("load", tell);
+  addEventListener("resize", () => {
+    if (innerWidth !== width) {
+      width = innerWidth;
+      growths = 0;
+    }
+    caused = true;
+    requestAnimationFrame(() => requestAnimationFrame(() => { caused = false; }));
+  });
+})();"""
+
 
 @cache
 def static_text(name: str) -> str:
@@ -52,11 +83,32 @@ def _chart_scripts() -> list[str]:
 
 def card_page(drawing: Mapping[str, Any]) -> str:
     """The card as one HTML file; a card that is only HTML is that."""
-    html, parts = drawing["html"], drawing["parts"]
-    if html is not None and not parts:
-        return str(html)
+    if is_only_html(drawing):
+        return str(drawing["html"])
+    parts = drawing["parts"]
+    if drawing["html"] is not None:
+        drawing = {**drawing, "html": html_for_frame(drawing["html"])}
     title = drawing["title"] or drawing["pathspec"]
-    return page_with(title, {"card": drawing}, charts=uses_vega(parts))
+    has_html = drawing["html"] is not None
+    return page_with(title, {"card": drawing}, charts=uses_vega(parts), has_html=has_html)
+
+
+def is_only_html(drawing: Mapping[str, Any]) -> bool:
+    """Whether a card is HTML that a step has made, and has no components."""
+    return drawing["html"] is not None and not drawing["parts"]
+
+
+def html_for_frame(html: str) -> str:
+    """HTML that a step has made, for a frame of a page.
+
+    It tells the page how high it is, which then makes the frame as high. If it names no colour, it
+    has those of the page, which shows through. If it names one, it is left as it would look alone.
+    """
+    doctype = _DOCTYPE.match(html)
+    end = doctype.end() if doctype is not None else 0
+    head = html[:end] or "<!DOCTYPE html>"
+    styles = "" if _COLOURS.search(html, end) else _PAGE_COLOURS
+    return f"{head}{styles}<script>{_TELL_HEIGHT}</script>{html[end:]}"
 
 
 def page_with(

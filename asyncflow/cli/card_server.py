@@ -18,7 +18,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from blake3 import blake3
 
-from asyncflow.card_content.html import HTML_POLICY, card_page, static_text
+from asyncflow.card_content.html import (
+    HTML_POLICY,
+    card_page,
+    html_for_frame,
+    is_only_html,
+    static_text,
+)
 from asyncflow.client.cards import Card, cards_of_step, get_cards
 from asyncflow.client.objects import Flow, Run
 from asyncflow.errors import AsyncflowError
@@ -196,9 +202,10 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "drawing":
             self._answer_json(drawing)
             return
-        is_html = drawing["html"] is not None and not drawing["parts"]
+        is_html = is_only_html(drawing)
         policy = f"{_SANDBOX}; {HTML_POLICY}" if is_html else _SANDBOX
-        self._answer(HTTPStatus.OK, "text/html", card_page(drawing).encode(), policy)
+        page = html_for_frame(drawing["html"]) if is_html else card_page(drawing)
+        self._answer(HTTPStatus.OK, "text/html", page.encode(), policy)
 
     def _answer_json(self, data: Any) -> None:
         text = json.dumps(data, ensure_ascii=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support.version import VERSION
 from asyncflow.card_content.drawing import uses_vega
-from asyncflow.card_content.html import page_with
+from asyncflow.card_content.html import html_for_frame, page_with
 from asyncflow.client.card_drawing import artifact_parts
 from asyncflow.client.cards import get_cards
 from asyncflow.errors import AsyncflowError
@@ -119,6 +119,8 @@ def _cards(run: Run, most: int) -> tuple[list[dict[str, Any]], int]:
         drawing["parts"] = [part for part in drawing["parts"] if part["kind"] != "section"]
         if not drawing["parts"] and drawing["html"] is None:
             continue
+        if drawing["html"] is not None:
+            drawing["html"] = html_for_frame(drawing["html"])
         size = _size_of(drawing)
         if size > room:
             left_out += 1

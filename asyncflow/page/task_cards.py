@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
 
-from asyncflow.card_content.html import HTML_POLICY
+from asyncflow.card_content.html import HTML_POLICY, card_page, html_for_frame, is_only_html
 from asyncflow.client.cards import get_cards
 from asyncflow.errors import NotFoundError
 from asyncflow.page.answers import cut
@@ -71,9 +71,11 @@ def card_data(card: Card, address: str) -> dict[str, Any]:
 
 
 def card_document(card: Card) -> Response:
-    """A card as an HTML document."""
+    """A card as an HTML document, for a frame."""
     headers = {"Content-Security-Policy": _POLICY}
-    return Response(card.get(), media_type="text/html", headers=headers)
+    drawing = card.drawing()
+    html = html_for_frame(drawing["html"]) if is_only_html(drawing) else card_page(drawing)
+    return Response(html, media_type="text/html", headers=headers)
 
 
 def card_picture(card: Card, number: int) -> Response:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncflow._support import log
 from asyncflow._support.conditions import call_again
+from asyncflow.errors import AsyncflowError
 from asyncflow.workers.messages import (
     CardsChanged,
     Failed,
@@ -28,7 +29,7 @@ from asyncflow.workers.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from asyncflow.scheduling.facts import TaskSource
     from asyncflow.scheduling.placement import WorkerSlot
@@ -55,14 +56,30 @@ _ABOUT_ATTEMPTS: Final = (
 )
 
 
+def check_not_given_up(by: str) -> None:
+    """Refuse to go on with a run of which something may be lost; `by` is empty if nothing is.
+
+    Raises:
+        AsyncflowError: This exception has broken off what was to be done for the run.
+    """
+    if by:
+        message = (
+            "the engine failed: an exception, which a signal handler may have raised, broke off "
+            f"what it had to do for the run ({by}); the run can be resumed"
+        )
+        raise AsyncflowError(message)
+
+
 class BrokenWork:
     """The work of a dispatcher that is under way, and how to give it up."""
 
-    __slots__ = ("__weakref__", "_on_given_up", "_runs", "reports", "slot", "source")
+    __slots__ = ("__weakref__", "_runs", "reports", "slot", "source", "was_broken_off")
 
-    def __init__(self, runs: Mapping[int, TaskSource], on_given_up: Callable[[], None]) -> None:
-        """Nothing is under way; `on_given_up` is called after work was given up."""
-        self._runs, self._on_given_up = runs, on_given_up
+    def __init__(self, runs: Mapping[int, TaskSource]) -> None:
+        """Nothing is under way."""
+        self._runs = runs
+        self.was_broken_off = False
+        """Whether some was: then runs may have left their queue. Whoever adds them sets it back."""
         self.slot: WorkerSlot | None = None
         """The worker of which something is being handled."""
         self.reports: Sequence[ReportMessage] = ()
@@ -84,7 +101,7 @@ class BrokenWork:
             self.source.give_up(by)
         if self.slot is not None:
             self.give_up_worker(self.slot, by, self.reports)
-        self._on_given_up()
+        self.was_broken_off = True
         self.slot, self.reports, self.source = None, (), None  # last: else it is done again
 
     def give_up_worker(

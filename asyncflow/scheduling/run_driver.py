@@ -28,7 +28,7 @@ from asyncflow._support.weak_methods import weakly
 from asyncflow.errors import AsyncflowError
 from asyncflow.events.packing import unpack_events
 from asyncflow.events.types import RunStarted
-from asyncflow.scheduling.broken_work import description_of
+from asyncflow.scheduling.broken_work import check_not_given_up, description_of
 from asyncflow.scheduling.commands import FinishRun, HandOn, RetryTask, StopTasks
 from asyncflow.scheduling.fact_inbox import FactInbox
 from asyncflow.scheduling.facts_to_events import Batch, Recorder
@@ -79,6 +79,7 @@ class RunDriver:
     """
 
     _inbox: FactInbox
+    orders: TaskOrders
 
     def __init__(
         self,
@@ -134,7 +135,16 @@ class RunDriver:
         )
         self._streams = ItemStreams(
             self.plan.begun,
-            weakly(self, RunDriver._only_yields, gone=False),
+            # whether tasks are ready, but none runs except so many that yield items
+            weakly(
+                self,
+                lambda self, yielding: (
+                    bool(self.orders.ready)
+                    and len(self._recorder) - self.orders.gangs.held_back
+                    <= yielding + self.plan.reading
+                ),
+                gone=False,
+            ),
             dispatcher.send_to,
             weakly(self, lambda self, task_id, why: self._stop_tasks((task_id,), why), gone=None),
             origin.compare if origin is not None else None,
@@ -231,11 +241,6 @@ class RunDriver:
     def _stop_tasks(self, tasks: Collection[int], reason: str) -> None:
         self._dispatcher.stop_tasks(self, tasks, reason)
 
-    def _only_yields(self, yielding: int) -> bool:
-        """Whether tasks are ready, but no task runs except so many that yield items."""
-        running = len(self._recorder) - self.orders.gangs.held_back
-        return bool(self.orders.ready) and running <= yielding + self.plan.reading
-
     def cancel(self, reason: str, *, by_shutdown: bool = False) -> None:
         """Begin to end the run. Harmless if it is ending already.
 
@@ -257,14 +262,6 @@ class RunDriver:
         """
         self._given_up_by = self._given_up_by or by
         self._news.look()
-
-    def _check_given_up(self) -> None:
-        if self._given_up_by:
-            message = (
-                "the engine failed: an exception, which a signal handler may have raised, broke "
-                f"off what it had to do for the run ({self._given_up_by}); the run can be resumed"
-            )
-            raise AsyncflowError(message)
 
     @property
     def _is_late(self) -> bool:
@@ -354,7 +351,7 @@ class RunDriver:
 
     async def _turn(self) -> None:
         await self._news.wait()
-        self._check_given_up()
+        check_not_given_up(self._given_up_by)
         if not self._inbox.facts and not self._commands and self._is_late:
             raise AsyncflowError("the run was told to end, but did not")
         await self._services.loop_budget.turn()
@@ -440,7 +437,7 @@ class RunDriver:
     # --- the end ---
 
     async def _finish(self, finish: FinishRun) -> None:
-        self._check_given_up()
+        check_not_given_up(self._given_up_by)
         batch = self._new_batch()
         event = self._ending.event(finish, batch)
         last = self._recorder.add(event, batch)

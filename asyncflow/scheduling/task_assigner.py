@@ -106,14 +106,13 @@ class TaskAssigner:
         self._on_assigned, self._on_broken = on_assigned, on_broken
         self._resources = MachineResources(machine, self.wake) if machine is not None else None
         self._runs: dict[int, TaskSource] = {}  # the runs that have entered, by number
-        self.work = BrokenWork(self._runs, self.try_all_again)
+        self.work = BrokenWork(self._runs)
         """What is under way here and in the `ReportRouter`."""
         self._has_wished = False  # whether the executor was asked for more workers
         self._turns: FairTurns[TaskSource] = FairTurns()  # runs that may have ready tasks
         self._gangs = GangWorkers(slots, loop, self.wake)
         self._steps = StepAdmission(slots, self._gangs, limits, self._resources)
         self._dispatching = False
-        self._all_again = False  # whether to try all runs again: some may have left their queue
         self._start_timer: SureTimer | None = None
         self._waking: asyncio.Handle | None = None  # the call that dispatches soon
         self._failed_starts = 0  # in a row, for lack of descriptors or memory
@@ -122,10 +121,10 @@ class TaskAssigner:
 
     def call_again(self) -> None:
         """Assign what can be assigned, in case the call that should do it was lost."""
-        if self._dispatching or self._all_again:  # nobody calls this from within
+        if self._dispatching or self.work.was_broken_off:  # nobody calls this from within
             for source in self._runs.values():
                 self._turns.add(source)
-        self._dispatching = self._all_again = False
+        self._dispatching = self.work.was_broken_off = False
         if self._waking is not None:
             self._waking.cancel()  # else it would go on beside the one that follows
         self._on_woken()
@@ -170,14 +169,10 @@ class TaskAssigner:
         except PoolError as error:
             self._on_start_failed(error)
         except BaseException:
-            self.try_all_again()
+            self.work.was_broken_off = True
             raise
         finally:
             self._dispatching = False
-
-    def try_all_again(self) -> None:
-        """Something was broken off: try all runs when lost calls are repaired."""
-        self._all_again = True
 
     def _dispatch_later(self) -> None:
         if self._waking is None:
@@ -200,7 +195,7 @@ class TaskAssigner:
                 continue
             slots = self._find(source, step, room)
             if slots:
-                self._try_to_assign(slots, source, step)
+                self._assign(slots, source, step)
                 if self._loop.time() > until:  # let the application have a turn
                     self._dispatch_later()
                     return
@@ -280,45 +275,21 @@ class TaskAssigner:
         If there are none, runs wait for one, up to `_START_TRIES` tries; or as long as the executor
         says, if it says so.
         """
-        if isinstance(error, NotNowError):
-            self._rest()
-            return
-        short = isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES
-        self._failed_starts += 1
-        if not short or (self._failed_starts > _START_TRIES and not len(self._slots)):
-            self._on_broken(error)
-            return
-        if self._failed_starts == 1:
-            log.warning("a worker cannot be started; trying again soon", why=str(error))
-        self._rest()
-
-    def _rest(self) -> None:
-        """Start no worker for a moment."""
+        if not isinstance(error, NotNowError):
+            short = isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES
+            self._failed_starts += 1
+            if not short or (self._failed_starts > _START_TRIES and not len(self._slots)):
+                self._on_broken(error)
+                return
+            if self._failed_starts == 1:
+                log.warning("a worker cannot be started; trying again soon", why=str(error))
         self._slots.resting = True
         if self._start_timer is not None:
             self._start_timer.cancel()
-        self._start_timer = SureTimer(self._loop, _REST_SECONDS, self._start_again)
+        self._start_timer = SureTimer(self._loop, _REST_SECONDS, self.on_room)
         self._dispatch_later()
 
-    def _start_again(self) -> None:
-        self._slots.resting = False
-        self._gangs.wake_waiting()
-        if self._start_timer is not None:
-            self._start_timer.cancel()
-        self.dispatch()
-
     # --- giving tasks and taking them back ---
-
-    def _try_to_assign(self, slots: Sequence[WorkerSlot], source: TaskSource, step: str) -> None:
-        """Send the run's next task; if that is broken off, it may be lost, so end the run."""
-        work = self.work
-        before, work.source = work.source, source
-        try:
-            self._assign(slots, source, step)
-        except BaseException as error:
-            work.give_up(description_of(error))
-            raise
-        work.source = before
 
     def _assign(self, slots: Sequence[WorkerSlot], source: TaskSource, step: str) -> None:
         """Send the run's next task, or its whole gang, to these slots."""
@@ -333,12 +304,16 @@ class TaskAssigner:
                 return
             if grant is None:
                 return  # try the run again at once: other steps of it may begin
+        work = self.work
+        before, work.source = work.source, source
         try:
             self._send(slots, source, step, conditions, grant)
-        except BaseException:  # the run is given up
+        except BaseException as error:
             if grant is not None:
                 grant.release()
+            work.give_up(description_of(error))  # a task may be lost that the run has given out
             raise
+        work.source = before
         self._turns.served(source)
         if not source.graph[step].is_async:
             self._impatient_at = None
@@ -520,6 +495,9 @@ class TaskAssigner:
         """More workers may be started than before."""
         self._let_hold()
         self._slots.resting = False
+        self._gangs.wake_waiting()
+        if self._start_timer is not None:
+            self._start_timer.cancel()
         self.dispatch()
 
     def _let_hold(self) -> None:

@@ -15,7 +15,7 @@ from asyncflow.cards import get_cards
 from asyncflow.cli.card_server import CardServer
 from asyncflow.page.report import report
 from tests.support.browser import wait_until
-from tests.support.card_flows import Everything, Live
+from tests.support.card_flows import Everything, Live, Pages
 from tests.support.page_in_browser import page_in_browser
 
 
@@ -254,3 +254,71 @@ def test_a_report_is_one_file_with_graph_timeline_steps_and_cards(pages, run, tm
     assert browser.count("iframe[sandbox=allow-scripts]") == 1
     assert browser.run("return performance.getEntriesByType('resource').length") <= 1  # the frame
     assert not re.search(r"https?://(?!www\.w3\.org|vega\.github\.io)", browser.shown("article"))
+
+
+# --- cards that are HTML ------------------------------------------------------------------------
+
+FRAMES = """return Object.fromEntries([...document.querySelectorAll("section.card")].map((each) =>
+    [each.querySelector("h2").textContent, each.querySelector("iframe").clientHeight]))"""
+ANIMATED = """let frames = 0;
+    return new Promise((done) => {
+      const count = () => { if (++frames < 120) requestAnimationFrame(count); else done(frames); };
+      count();
+    })"""
+COLOURS = """const body = getComputedStyle(document.body);
+    const root = getComputedStyle(document.documentElement);
+    return [body.color, body.backgroundColor, root.colorScheme]"""
+
+
+@pytest.fixture(scope="module")
+def html_run(store):
+    """A run whose cards are HTML."""
+    return run_sync(Pages, store=store)
+
+
+def in_card(browser, title, script):
+    """What a script gives in the frame of this card."""
+    selector = f'iframe[title="Card {title}"]'
+    found = browser.post(f"{browser.session}/element", using="css selector", value=selector)
+    browser.post(f"{browser.session}/frame", id=found)
+    try:
+        return browser.run(script)
+    finally:
+        browser.post(f"{browser.session}/frame", id=None)
+
+
+def show_html_cards(pages, run):
+    """Open the page of the task, and wait until its frames are as high as their content."""
+    pages.show(f"runs/{run['start'].task.pathspec}", "iframe.card-frame")
+    browser = pages.browser
+    browser.run("for (const each of document.querySelectorAll('iframe')) each.loading = 'eager'")
+    wait_until(lambda: browser.run(FRAMES).get("long", 0) > 1000, "the long one is seen whole")
+    wait_until(lambda: browser.run(FRAMES).get("short", 999) < 100, "the short one has one line")
+    return browser
+
+
+def test_a_frame_is_as_high_as_the_html_in_it(pages, html_run):
+    """A short one leaves no room, a long one has no bar; what follows its frame grows to no end."""
+    browser = show_html_cards(pages, html_run)
+    inner = "return [document.documentElement.scrollHeight, innerHeight]"
+    content, frame = in_card(browser, "long", inner)
+    assert content <= frame + 1
+    assert browser.run(ANIMATED) == 120  # nothing grows after these
+    assert browser.run(FRAMES)["growing"] < 1000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_html_that_names_no_colour_has_those_of_the_page(pages, html_run, scheme):
+    """What names one looks as it does alone: on white, whatever the page is."""
+    pages.browser.prefer(scheme)
+    try:
+        browser = show_html_cards(pages, html_run)
+        text = {"light": "rgb(27, 33, 41)", "dark": "rgb(228, 232, 237)"}[scheme]
+        assert in_card(browser, "short", COLOURS) == [text, "rgba(0, 0, 0, 0)", "light dark"]
+        assert in_card(browser, "coloured", COLOURS) == [
+            "rgb(0, 0, 0)",
+            "rgb(255, 247, 224)",
+            "normal",
+        ]
+    finally:
+        pages.browser.prefer("light")

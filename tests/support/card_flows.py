@@ -107,3 +107,25 @@ class Live(FlowSpec):
     @step
     def end(self):
         pass
+
+
+class Pages(FlowSpec):
+    """Cards that are HTML: three of other heights, and one that names its colours."""
+
+    @card(type="html", id="short", options={"attribute": "short"})
+    @card(type="html", id="long", options={"attribute": "long"})
+    @card(type="html", id="growing", options={"attribute": "growing"})
+    @card(type="html", id="coloured", options={"attribute": "coloured"})
+    @step
+    def start(self):
+        self.short = "<p>one line</p>"
+        self.long = "<!DOCTYPE html><title>T</title>" + "<p>a line</p>" * 60
+        self.growing = (
+            "<div style='height: 110vh'>higher than its frame, however high that is</div>"
+        )
+        self.coloured = "<body style='background: #fff7e0'><p>dark on light</p></body>"
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass

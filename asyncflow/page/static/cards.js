@@ -409,6 +409,14 @@ function keepOpen(old, fresh) {
 export function frame(html) {
   const holder = el("iframe", { class: "html", sandbox: "allow-scripts", title: "HTML of the step" });
   holder.srcdoc = html;
+  const listen = (event) => {
+    if (!holder.isConnected) removeEventListener("message", listen);
+    else if (event.source === holder.contentWindow && event.data?.asyncflow === "height") {
+      // the script's own change of a style, which the policy allows
+      holder.style.height = `${Math.min(Math.max(Number(event.data.height) || 0, 60), 20000)}px`;
+    }
+  };
+  addEventListener("message", listen);
   return holder;
 }
 

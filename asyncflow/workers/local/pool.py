@@ -295,39 +295,29 @@ class WorkerPool(AlikeWorkers):
             self._listening.announce(worker)
             self._teller.tell(worker)
             return  # then the others; the loop announces remaining data again
-        before, self._teller.telling = self._teller.telling, worker
-        try:
-            self._receive(worker)
-        except BaseException as error:
-            self._teller.broken_off(error)
-            raise
-        self._teller.telling = before
-
-    def _receive(self, worker: WorkerProcess) -> None:
-        """Receive some of a worker's reports, and tell them."""
-        assert self._listening is not None  # noqa: S101 - `_read` has checked
-        try:
-            data = worker.reports.recv(worker.read_bytes)
-        except BlockingIOError:
-            self._listening.announce(worker)
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._listening.end(worker)
-            worker.silent = 1
-            self._fork_server.expect_answer()  # the fork server reports its exit
-            return
-        is_all = len(data) < worker.read_bytes
-        reports = self._take_in(worker, data)
-        # As long as reports are large, such as those with hundreds of artifacts.
-        few = not is_all and reports < _FEW_REPORTS
-        worker.read_bytes = min(4 * len(data), _MOST_READ_BYTES) if few else READ_BYTES
-        self._teller.tell(worker)
-        if is_all:
-            self._listening.pace(worker)
-        elif not worker.paused and self._listening.is_paced(worker):
-            self._readable[worker.token] = worker  # there is more
+        with self._teller.receiving(worker):
+            try:
+                data = worker.reports.recv(worker.read_bytes)
+            except BlockingIOError:
+                self._listening.announce(worker)
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._listening.end(worker)
+                worker.silent = 1
+                self._fork_server.expect_answer()  # the fork server reports its exit
+                return
+            is_all = len(data) < worker.read_bytes
+            reports = self._take_in(worker, data)
+            # As long as reports are large, such as those with hundreds of artifacts.
+            few = not is_all and reports < _FEW_REPORTS
+            worker.read_bytes = min(4 * len(data), _MOST_READ_BYTES) if few else READ_BYTES
+            self._teller.tell(worker)
+            if is_all:
+                self._listening.pace(worker)
+            elif not worker.paused and self._listening.is_paced(worker):
+                self._readable[worker.token] = worker  # there is more
 
     def _take_in(self, worker: WorkerProcess, data: bytes) -> int:
         """Keep the reports that are complete with these bytes; return how many they are."""
@@ -395,24 +385,14 @@ class WorkerPool(AlikeWorkers):
             self._left.look()
             return
         if not worker.has_exited:
-            self._receive_last(worker)
+            with self._teller.receiving(worker), suppress(OSError):  # what it has said last
+                while data := worker.reports.recv(READ_BYTES):
+                    self._take_in(worker, data)
             if self._listening is not None:
                 self._listening.end(worker)
             worker.untold.append(Exited(how, worker.output.sizes()))
             worker.has_exited = True
         self._teller.tell(worker)
-
-    def _receive_last(self, worker: WorkerProcess) -> None:
-        """Receive what a worker that is gone has said last."""
-        before, self._teller.telling = self._teller.telling, worker
-        try:
-            with suppress(OSError):
-                while data := worker.reports.recv(READ_BYTES):
-                    self._take_in(worker, data)
-        except BaseException as error:
-            self._teller.broken_off(error)
-            raise
-        self._teller.telling = before
 
     def _tell_exit(self, worker: WorkerProcess, how: str) -> None:
         self._teller.tell_given_back()

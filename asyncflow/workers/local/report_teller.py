@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.workers.local.spool_reader import PIECE_BYTES
@@ -20,7 +21,7 @@ from asyncflow.workers.messages import (
 from asyncflow.workers.report_stream import Reports, WholeAttempts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from asyncflow.workers.interface import WorkerListener
     from asyncflow.workers.local.worker_process import WorkerProcess
@@ -88,6 +89,17 @@ class ReportTeller:
             by = "an exception" if error is None else f"{type(error).__name__}: {error}"
             self._listener.on_reports(self.telling, [Garbled(by)])
             self.telling = None  # last: else it is told again
+
+    @contextmanager
+    def receiving(self, worker: WorkerProcess) -> Iterator[None]:
+        """Within the block, reports of a worker are received."""
+        before, self.telling = self.telling, worker
+        try:
+            yield
+        except BaseException as error:
+            self.broken_off(error)
+            raise
+        self.telling = before
 
     def tell(self, worker: WorkerProcess) -> None:
         """Report what a worker has sent, with its output in the right places.
