@@ -173,12 +173,15 @@ class Engine(Starter, Watchable):
 
     def _open_executor(self, listener: WorkerListener) -> Executor:
         size, scratch = self.settings.worker_count, self._store.scratch
-        if self._uploader is not None:
-            from asyncflow.workers.held_reports import HeldReports
-
-            listener = HeldReports(listener, self._uploader, holds_begun=True)
         location = self._store.location
-        return self._make_executor(listener, size=size, scratch=scratch, store=location)
+        if self._uploader is None:
+            return self._make_executor(listener, size=size, scratch=scratch, store=location)
+        from asyncflow.workers.held_reports import HeldReports
+
+        held = HeldReports(listener, self._uploader, holds_begun=True)
+        executor = self._make_executor(held, size=size, scratch=scratch, store=location)
+        held.watch(executor)
+        return executor
 
     def _open_limits(self, wake: Callable[[Any], None]) -> Limits:
         limits, grace = self._store.named_limits, self.settings.grace_seconds

@@ -122,6 +122,9 @@ class ValueUploader(Protocol):
             StoreError: It is closed.
         """
 
+    def hurry(self) -> None:
+        """Wait for nothing that could be uploaded together with what was added: nothing comes."""
+
     def listen(self, listener: Callable[[], None], /) -> None:
         """Call this, in some thread, whenever an upload may have ended."""
 

@@ -211,6 +211,11 @@ class LinkHere:
         self._loop.add_reader(self._reports, self._read)
         executor.host.add(self._taken_back, theirs)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all attempts that it was sent have ended."""
+        return not self.running
+
     def send(self, order: OrderMessage) -> None:
         """Send an order; it is kept here while the socket is full."""
         if isinstance(order, StartTask):

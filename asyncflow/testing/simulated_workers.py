@@ -151,6 +151,11 @@ class SimulatedWorker:
 
     # --- what the dispatcher does with it ---
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no attempt."""
+        return not (self._orders or self._running or self._awaiting)
+
     def send(self, order: OrderMessage) -> None:
         """Send an order, without waiting."""
         orders = order.orders() if isinstance(order, StartItems) else [order]

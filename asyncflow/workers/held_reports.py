@@ -23,7 +23,7 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow._support.conditions import call_again
@@ -50,7 +50,7 @@ from asyncflow.workers.report_stream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from asyncflow.errors import PoolError
     from asyncflow.store.value_interface import ValueUpload, ValueUploader
@@ -61,6 +61,9 @@ HOLD_SECONDS: Final = 0.5
 """How long it is held that a task has begun, at most."""
 _SHORT_SECONDS: Final = 0.005
 """The longest task for which that is done."""
+_LOST_SECONDS: Final = 1.0  # a call that is so late was lost
+_IDLE_SECONDS: Final = 0.002
+"""So long no worker has had an attempt when what they have written is uploaded without a wait."""
 _TICK_SECONDS: Final = 0.002  # a timer may ring so much too early, by the loop's own clock
 
 _NAMING: Final = (Succeeded, Failed, Yielded, CardsChanged)
@@ -75,6 +78,14 @@ _Told = _NamingReport | Started
 _Kept = _NamingReport | bytes | str
 """Packed if it came packed. Text is that of the item of the task whose success is next: that it has
 begun was not told."""
+
+
+class HasWorkers(Protocol):
+    """An executor, or a pool."""
+
+    @property
+    def workers(self) -> Collection[WorkerLink]:
+        """The present workers."""
 
 
 class _Part(NamedTuple):
@@ -177,6 +188,8 @@ class HeldReports:
         self._listener = listener
         self._holds_begun = holds_begun
         self._late: TimedCall | None = None  # when that is told that has been held for long
+        self._executor: HasWorkers | None = None
+        self._hurry: TimedCall | None = None  # when the uploader is told that nothing more comes
         self._uploader: ValueUploader | None = None
         self._hears: WorkerLink | None = None  # the worker whose reports are being handled
         self._queues: dict[WorkerLink, _Queue] = {}  # of workers that have written something
@@ -184,6 +197,13 @@ class HeldReports:
         if uploader is not None:
             self.use(uploader)
         call_again(self)
+
+    def watch(self, executor: HasWorkers) -> None:
+        """Have values uploaded without a wait when none of these workers has an attempt.
+
+        Nobody will add anything then that could share the request, and a task may wait for them.
+        """
+        self._executor = executor
 
     def use(self, uploader: ValueUploader) -> None:
         """Have this upload what workers write."""
@@ -224,6 +244,8 @@ class HeldReports:
         if passed:
             self._listener.on_reports(worker, passed)
         self._release(worker, queue)
+        if queue.held and self._executor is not None and worker.is_idle:
+            self._hurry_soon()
 
     def _without_held(
         self, queue: _Queue, reports: Sequence[ReportMessage]
@@ -371,8 +393,26 @@ class HeldReports:
         self._broken_off()
         for worker, queue in list(self._queues.items()):
             self._release(worker, queue)
+        if any(queue.held for queue in self._queues.values()):
+            self._hurry_soon()
         if self._late is not None and self._late.is_overdue(self._loop.time(), HOLD_SECONDS):
             self._tell_late()  # its call was lost
+
+    def _hurry_soon(self) -> None:
+        """Have the uploader told that nothing more comes, if in a moment that is so."""
+        now = self._loop.time()
+        is_coming = self._hurry is not None and not self._hurry.is_overdue(now, _LOST_SECONDS)
+        if not is_coming and self._is_idle():
+            self._hurry = TimedCall(self._loop, now + _IDLE_SECONDS, self._hurry_now)
+
+    def _hurry_now(self) -> None:
+        self._hurry = None
+        if self._uploader is not None and self._is_idle():
+            self._uploader.hurry()
+
+    def _is_idle(self) -> bool:
+        executor = self._executor
+        return executor is not None and all(worker.is_idle for worker in executor.workers)
 
     def _tell_late_at(self, when: float) -> None:
         self._late = TimedCall(self._loop, when, self._tell_late)

@@ -83,6 +83,10 @@ class WorkerLink(Protocol):
     def is_heard(self) -> bool:
         """Whether its place answers now: while it does not, a silent worker may be at work."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no attempt: all that it was sent have ended, or were given back."""
+
     def send(self, order: OrderMessage) -> None:
         """Send an order, without waiting."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncflow import Engine, Run
+from asyncflow import Engine, FlowSpec, Run, step
 from asyncflow.store import open_store
 from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.testing import Loopback
@@ -98,6 +98,38 @@ async def test_a_machine_without_any_of_it_reads_all(in_objects: Engine, tmp_pat
         check=True,
     ).stdout
     assert json.loads(told) == [Wide.width, True, 300_005, [SIZE + 1] * Wide.width]
+
+
+class Chain(FlowSpec):
+    """Steps that hand a value on that is stored."""
+
+    @step
+    def start(self) -> None:
+        """Make it."""
+        self.text = "x" * 20_000
+        self.next(self.middle)
+
+    @step
+    def middle(self) -> None:
+        """Change it."""
+        self.text += "y"
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Read it."""
+        self.length = len(self.text)
+
+
+async def test_a_step_does_not_wait_for_values_of_others_that_nobody_makes(
+    s3_location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before it is all that runs: its values are uploaded without a wait."""
+    for name in ("_QUIET_SECONDS", "_OLD_SECONDS"):
+        monkeypatch.setattr(f"asyncflow.store.object_store.uploader.{name}", 1e6)
+    async with Engine(store=f"{s3_location}-chain", workers=2) as engine:
+        run = await engine.run(Chain)
+    assert run.data.length == 20_001
 
 
 async def test_a_cache_may_be_emptied_while_an_engine_is_open(in_objects: Engine) -> None:

@@ -176,6 +176,49 @@ def test_values_that_come_one_after_the_other_share_packs(machine: Callable[...,
     assert here.asked["create"] <= 20
 
 
+def test_values_that_nobody_will_add_to_are_stored_at_once(
+    machine: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long they would wait for company else, and whatever is on its way."""
+    for name in ("_QUIET_SECONDS", "_OLD_SECONDS"):
+        monkeypatch.setattr(f"asyncflow.store.object_store.uploader.{name}", 1e6)
+    here, told = machine(), list[Any]()
+    writer = here.writer(lambda *what: told.append(here.uploader.add(*what)))
+    for n in range(3):
+        writer.put(bytes([n]) * 2000)
+        writer.sync()
+        assert not told[-1].is_done
+        here.uploader.hurry()
+        while not told[-1].is_done:
+            time.sleep(0.001)
+    assert here.asked["create"] == 3
+
+
+def test_values_that_are_hurried_again_and_again_share_packs(
+    machine: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes while such a pack is on its way waits for that, and not each for itself."""
+    here, told = machine(), list[Any]()
+    create, may_go = here.objects.create, threading.Event()
+
+    def slowly(*what: Any) -> Any:
+        assert may_go.wait(60)
+        return create(*what)
+
+    monkeypatch.setattr(here.objects, "create", slowly)
+    monkeypatch.setattr("asyncflow.store.object_store.uploader._OLD_SECONDS", 1e6)
+    writer = here.writer(lambda *what: told.append(here.uploader.add(*what)))
+    for n in range(50):
+        writer.put(bytes([n]) * 2000)
+        writer.sync()
+        here.uploader.hurry()
+    may_go.set()
+    while not all(upload.is_done for upload in told):
+        here.uploader.hurry()
+        time.sleep(0.001)
+    assert here.asked["create"] <= 3
+
+
 def test_a_blob_that_the_store_has_is_not_uploaded_again(machine: Callable[..., Machine]) -> None:
     """By this machine or by another."""
     here, there = machine(), machine()

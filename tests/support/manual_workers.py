@@ -55,6 +55,10 @@ class ManualWorker:
 
     # --- what the scheduler does with it ---
 
+    @property
+    def is_idle(self) -> bool:
+        return not self.tasks
+
     def send(self, order: OrderMessage) -> None:
         self.sent.append(order)
         self.waiting += order.orders() if isinstance(order, StartItems) else [order]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -49,10 +50,14 @@ class Uploader:
 
     def __init__(self):
         self.uploads = []
+        self.hurried = 0
 
     def add(self, *wrote):
         self.uploads.append(Upload(Wrote(*wrote)))
         return self.uploads[-1]
+
+    def hurry(self):
+        self.hurried += 1
 
     def listen(self, listener):
         self.tell = listener
@@ -62,6 +67,13 @@ class Uploader:
 
     def end(self, number, error=""):
         self.uploads[number].is_done, self.uploads[number].error = True, error
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker that a test gives attempts to."""
+
+    is_idle: bool
 
 
 class Listener:
@@ -255,6 +267,33 @@ async def test_an_exit_comes_after_the_tasks_of_which_nothing_was_told(holding):
     holding.held.on_exit("w", "exited")
     holding.end(0)
     assert holding.heard()[1:] == [*told(1), "exited"]
+
+
+async def test_values_are_uploaded_without_a_wait_once_no_worker_has_an_attempt(play):
+    """Nothing comes that could share the request. As long as one works, it is left to the clock."""
+    first, second = Worker(is_idle=True), Worker(is_idle=False)
+    play.held.watch(SimpleNamespace(workers=[first, second]))
+    play.report(A, succeeded(1), worker=first)
+    await asyncio.sleep(0.02)
+    assert play.uploader.hurried == 0
+    second.is_idle = True
+    play.report(B, succeeded(2), worker=second)
+    await until(lambda: play.uploader.hurried)
+    play.end(0)  # some of it is stored, and the rest still waits
+    await until(lambda: play.uploader.hurried == 2)
+    play.end(1)
+    await asyncio.sleep(0.02)
+    assert play.uploader.hurried == 2
+
+
+async def test_values_wait_for_company_if_a_worker_has_a_task_a_moment_later(play):
+    """It is seen to have none while its next one is on the way."""
+    worker = Worker(is_idle=True)
+    play.held.watch(SimpleNamespace(workers=[worker]))
+    play.report(A, succeeded(1), worker=worker)
+    worker.is_idle = False
+    await asyncio.sleep(0.02)
+    assert play.uploader.hurried == 0
 
 
 async def test_reports_that_name_nothing_new_pass_at_once(play):

@@ -1,8 +1,9 @@
 """Uploads what the processes of a node have written into its cache.
 
 Segments go as *packs*: pieces of the node's segment of a run, see `pieces`. A pack is put when it
-has `PACK_BYTES`, or when nothing was added to it for a moment. So a value that somebody waits for
-is on its way soon, and values that come one after the other share a request. Blobs go one by one,
+has `PACK_BYTES`, or when nothing was added to it for a moment, or at once if nobody is at work who
+could add something. So a value that somebody waits for is on its way soon, and values that come one
+after the other share a request. Blobs go one by one,
 by their hash, unless the store has them.
 
 Everything here is done in threads, which begin with the first upload.
@@ -127,6 +128,16 @@ class Uploader:
                 self._add_blob(digest, upload)
         return upload
 
+    def hurry(self) -> None:
+        """Put what waits now, unless a pack that was put so is on its way.
+
+        So tasks that come one by one, and not one after the other, share packs all the same.
+        """
+        with self._changed:
+            for segment in self._segments.values():
+                segment.hurry()
+            self._changed.notify_all()
+
     def upload(self, segment: str, end: int, blobs: Sequence[bytes]) -> None:
         """The same, and wait until it is done.
 
@@ -201,6 +212,7 @@ class Uploader:
             return due - now
         if (
             segment.is_putting
+            and not segment.is_hurried
             and segment.waiting < PACK_BYTES
             and now < segment.first + _OLD_SECONDS
         ):
@@ -320,6 +332,9 @@ class _Segment:
         self._stored = 0  # bytes before are stored
         self._parts: dict[int, int] = {}  # stored behind others that are not: their ends
         self._taken: set[int] = set()  # where packs on their way begin
+        self._early = -1  # where the one of them begins that was put because of `hurry`
+        self.is_hurried = False
+        """Whether what waits is to be on its way now."""
         self._uploads: list[Upload] = []
         self._wanted = 0
         self.changed = time.monotonic()
@@ -345,6 +360,8 @@ class _Segment:
     @property
     def due(self) -> float:
         """When they should be on their way."""
+        if self.is_hurried:
+            return 0.0
         return min(self.changed + _QUIET_SECONDS, self.first + _OLD_SECONDS)
 
     def add(self, upload: Upload) -> int:
@@ -360,6 +377,11 @@ class _Segment:
         self._wanted += more
         return more
 
+    def hurry(self) -> None:
+        """Have what waits put now, if something does and no pack that was put so is on its way."""
+        if self.waits and self._early < 0:
+            self.is_hurried = True
+
     def take(self, most: int) -> tuple[int, int]:
         """The next bytes to be put: begin and end."""
         if self._fd < 0:
@@ -369,6 +391,8 @@ class _Segment:
         end = min(max(self._wanted, os.fstat(self._fd).st_size), begin + most)
         self._next = end
         self._taken.add(begin)
+        if self.is_hurried and not self.waits:
+            self._early, self.is_hurried = begin, False
         self.first = time.monotonic()
         return begin, end
 
@@ -401,6 +425,8 @@ class _Segment:
     def put(self, begin: int, end: int, stored: int, error: str) -> int:
         """A pack has ended: stored up to there. Return how many bytes wait no more."""
         self._taken.discard(begin)
+        if begin == self._early:
+            self._early = -1
         before = min(self._wanted, self._stored)
         if stored > begin:
             self._parts[begin] = stored
@@ -422,7 +448,7 @@ class _Segment:
         """Nobody need wait any more. Return how many bytes wait no more."""
         for upload in self._uploads:
             upload.part_done(error)
-        self._uploads = []
+        self._uploads, self.is_hurried = [], False
         given_up, self._wanted = max(0, self._wanted - self._stored), self._stored
         return given_up
 

@@ -112,6 +112,7 @@ class Agent:
         self._files = NodeFiles()
         self._reports = HeldReports(self)  # until what workers have written is in the store
         self._pool = WorkerPool(self._reports, size=1, scratch=self._files.folder)
+        self._reports.watch(self._pool)
         self._stores: dict[str, RunStore] = {}  # those elsewhere, by location
         self._inbox, self._outbox = Inbox(), Outbox()
         self._news = Alarm()  # rings when there is something that the driver should hear now

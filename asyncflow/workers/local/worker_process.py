@@ -158,6 +158,11 @@ class WorkerProcess:
         """Always: nothing is between it and this process."""
         return True
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all of its attempts were reported to have ended, or were given back."""
+        return not self.tasks
+
     def send(self, order: OrderMessage) -> None:
         """Send an order; it is kept here while the socket is full."""
         if isinstance(order, StartTask):
