@@ -243,6 +243,23 @@ async def test_that_a_task_has_begun_is_told_though_its_values_are_not_stored_fo
     ]
 
 
+async def test_that_a_task_has_begun_is_held_on_while_that_of_an_earlier_one_is_told(
+    holding, monkeypatch
+):
+    """Its own time has not come."""
+    monkeypatch.setattr("asyncflow.workers.held_reports.HOLD_SECONDS", 1000)
+    holding.report(*ran(1))
+    holding.held._queues["w"].held[0].begun_since -= 1000
+    holding.report(*ran(2, MORE))
+    holding.report(*ran(3), worker="v")
+    holding.held._tell_late()
+    assert holding.heard() == [*storing(1), *storing(2), told(1)[0]]
+    assert holding.heard("v") == storing(3)
+    holding.end(0)
+    holding.end(1)
+    assert holding.heard()[3:] == [told(1)[1], *told(2)]
+
+
 async def test_that_a_task_has_begun_is_told_though_the_call_for_it_was_lost(holding, monkeypatch):
     """Whoever has everybody look again has it told."""
     monkeypatch.setattr("asyncflow.workers.held_reports.HOLD_SECONDS", 0.0)
