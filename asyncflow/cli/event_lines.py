@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as in_json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncflow.client.log_text import TimeStamps
 from asyncflow.errors import RecordError
@@ -18,7 +18,7 @@ from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import TaskEvent, TaskLogged, from_microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.events.selection import Publication
     from asyncflow.events.types import Event
@@ -45,20 +45,23 @@ class EventLines:
         self._stamps = TimeStamps()
         self._time, self._moment = -1, ""  # the last one: many records have the same time
 
-    def of(self, item: Publication) -> str:
-        """The lines of an event, or of all events that a record of output stands for.
-
-        Each has its line end.
+    def of_all(self, items: Iterable[Publication]) -> str:
+        """The lines of events, and of those that records stand for, each with its line end.
 
         Raises:
             JournalError: A record of output is invalid.
         """
-        if isinstance(item, OutputChunk):
-            return self._json_of_output(item) if self._as_json else self._of_output(item)
-        if isinstance(item, RecordedEvents):
-            line = self._json_of_task if self._as_json else self._of_task
-            return "".join([line(values, item) for values in item.values])
-        return self._of_event(item)
+        of_output = self._json_of_output if self._as_json else self._of_output
+        of_task = self._json_of_task if self._as_json else self._of_task
+        lines: list[str] = []
+        for item in items:
+            if type(item) is OutputChunk:
+                lines.append(of_output(item))
+            elif type(item) is RecordedEvents:
+                lines += [of_task(values, item) for values in item.values]
+            else:
+                lines.append(self._of_event(cast("Event", item)))
+        return "".join(lines)
 
     def _at(self, time: int) -> str:
         """When an event was, as it is shown."""

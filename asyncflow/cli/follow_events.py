@@ -25,14 +25,12 @@ def print_events(run: Run, since: int, *, follow: bool, as_json: bool) -> None:
     """Print a line for each event; flush before waiting for the next one."""
     stream = EventStream(run.follower(EveryRecord(since), follow=follow))
     lines = EventLines(as_json=as_json)
-    held: list[str] = []  # a call for each line takes as long as the line
-    for item in stream:
-        held.append(lines.of(item))
-        if not stream.waiting or len(held) == _WRITTEN_TOGETHER:
-            sys.stdout.write("".join(held))
-            held.clear()
-        if not stream.waiting:
-            sys.stdout.flush()
+    for first in stream:
+        ready = [first, *stream.ready()]
+        for begin in range(0, len(ready), _WRITTEN_TOGETHER):
+            # a call for each line takes as long as the line
+            sys.stdout.write(lines.of_all(ready[begin : begin + _WRITTEN_TOGETHER]))
+        sys.stdout.flush()
 
 
 def output_of(

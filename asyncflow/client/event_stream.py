@@ -141,19 +141,18 @@ class EventStream(Generic[Wish]):
     async def batches(self) -> AsyncIterator[Sequence[Wish]]:
         """The events, in the lists in which they were read."""
         async for event in self:
-            batch = [event, *self._ready]
-            self._ready.clear()
-            yield batch
+            yield [event, *self.ready()]
 
     def _take(self, events: Sequence[Wish], token: Any) -> bool:
         more = self._follower.accept(token)
         self._ready.extend(events)
         return more or self._follower.over
 
-    @property
-    def waiting(self) -> int:
-        """How many events can be had without waiting."""
-        return len(self._ready)
+    def ready(self) -> list[Wish]:
+        """Take the events that can be had without reading."""
+        ready = [*self._ready]
+        self._ready.clear()
+        return ready
 
     def __repr__(self) -> str:
         return f"<EventStream of {self._follower!r}>"

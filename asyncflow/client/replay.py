@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.client.live_counts import LiveCounts
 from asyncflow.errors import RecordError
-from asyncflow.events.record_columns import plain_records, unpack_all, unusual_among
+from asyncflow.events.record_columns import AT_ONCE, plain_records, unpack_all, unusual_among
 from asyncflow.events.records import (
     ENDING_ATTEMPTS,
     LOGGED,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from asyncflow.flow.graph import Graph
     from asyncflow.store.run_index import Summary
 
-_AT_ONCE: Final = 128  # fewer make more calls for each record; more are followed by the collector
 _FEW: Final = 6  # so many records are read as fast one by one
 
 
@@ -95,8 +94,8 @@ class Replay:
         Raises:
             RecordError: One is not an event, or not one of this run.
         """
-        for begin in range(0, len(payloads), _AT_ONCE):
-            part = slice(begin, begin + _AT_ONCE)
+        for begin in range(0, len(payloads), AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
             self._handle_some(places[part], payloads[part])
 
     def _handle_some(self, places: Sequence[int], payloads: Sequence[bytes]) -> None:

@@ -16,6 +16,7 @@ from asyncflow.errors import GraphError, JournalError, RecordError
 from asyncflow.events.manifests import unpack_manifest
 from asyncflow.events.output_records import LoggedOutput, output_of
 from asyncflow.events.packing import events_of, unpack_events
+from asyncflow.events.record_columns import AT_ONCE, plain_fields
 from asyncflow.events.records import (
     CARDS,
     FAILED,
@@ -268,10 +269,17 @@ class RunJournal:
 
     def fields(self) -> Iterator[list[Any]]:
         """The fields of all records that this version knows, in order."""
-        for at, payload in self.records(FIRST_RECORD):
-            values = self._values(at, payload)
-            if values[0] in KNOWN:
-                yield values
+        for batch in self.batches(FIRST_RECORD):
+            for begin in range(0, len(batch.payloads), AT_ONCE):
+                part = slice(begin, begin + AT_ONCE)
+                plain = plain_fields(batch.payloads[part])
+                if plain is not None:
+                    yield from plain
+                    continue
+                for at, payload in zip(batch.places[part], batch.payloads[part], strict=True):
+                    values = self._values(at, payload)
+                    if values[0] in KNOWN:
+                        yield values
 
     def check_whole(self, end: int) -> None:
         """Refuse a journal that ends here, if it was longer when the run ended."""

@@ -77,6 +77,11 @@ class PlainRecords(NamedTuple):
     """Whether there are others, of output."""
 
 
+AT_ONCE: Final = 128
+"""So many records are checked together: fewer make more calls for each record, more are followed by
+the collector."""
+
+
 def unpack_all(records: Sequence[bytes]) -> list[list[Any]] | None:
     """What each of these records holds, unchecked; None if one of them is not an array."""
     unpackb = msgpack.unpackb
@@ -85,6 +90,17 @@ def unpack_all(records: Sequence[bytes]) -> list[list[Any]] | None:
     except NOT_MSGPACK:
         return None
     return unpacked if LIST.issuperset(map(type, unpacked)) else None
+
+
+def plain_fields(records: Sequence[bytes]) -> list[list[Any]] | None:
+    """The checked fields of records of the kinds in `PLAIN`, many at once.
+
+    None if something about one of them is unusual: then `fields_of` tells what.
+    """
+    unpacked = unpack_all(records)
+    if unpacked is None or unusual_among(unpacked) or plain_records(unpacked) is None:
+        return None
+    return unpacked
 
 
 def unusual_among(records: Sequence[list[Any]]) -> list[int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow.errors import JournalError
-from asyncflow.events.record_columns import plain_records, unpack_all, unusual_among
+from asyncflow.events.record_columns import AT_ONCE, plain_fields
 from asyncflow.events.records import ENDINGS, KNOWN, LOGGED, fields_of, peek, seq_of
 from asyncflow.events.selection import (
     EventFilter,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 READ_RECORDS: Final = 1000  # read at once: takes a thread some milliseconds
-_AT_ONCE: Final = 128  # records whose fields are checked together
 
 
 READ_BYTES: Final = 1 << 18  # the most bytes in one read; of short lines that is 25,000 events
@@ -112,10 +111,10 @@ class EventReader:
             return Excerpt([], start, ended=False)
         news: list[Publication] = []
         ended, payloads = False, batch.payloads
-        for begin in range(0, len(payloads), _AT_ONCE):
-            some = payloads[begin : begin + _AT_ONCE]
-            unpacked = unpack_all(some)
-            if unpacked is None or unusual_among(unpacked) or plain_records(unpacked) is None:
+        for begin in range(0, len(payloads), AT_ONCE):
+            some = payloads[begin : begin + AT_ONCE]
+            unpacked = plain_fields(some)
+            if unpacked is None:
                 ended = self._add_each(some, news)
             else:
                 self._add_plain(unpacked, news)

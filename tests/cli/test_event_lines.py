@@ -62,9 +62,9 @@ def test_a_record_has_the_line_of_its_event(as_json, attempt, kind, more) -> Non
     record = record_of(kind, attempt, more)
     event = event_of(record.values[0], record.flow, record.run_id)
     lines = EventLines(as_json=as_json)
-    assert lines.of(record) == lines.of(event)
+    assert lines.of_all([record]) == lines.of_all([event])
     if as_json:
-        assert json.loads(lines.of(record)) == to_json_data(event)
+        assert json.loads(lines.of_all([record])) == to_json_data(event)
 
 
 @given(st.lists(PIECES, min_size=1, max_size=6).map(b"".join), st.integers(0, 1), st.booleans())
@@ -73,8 +73,8 @@ def test_a_record_of_output_has_the_lines_of_all_its_events(data, stream, as_jso
     record = pack_logged(3, NOW, ("train", 4, stream), stream, 9 * stream, data, 0)
     lines = EventLines(as_json=as_json)
     events = list(events_of(fields_of(record), "Flöw", "1"))
-    text = lines.of(OutputChunk(record, 3, "Flöw", "1"))
-    assert text == "".join(map(lines.of, events))
+    text = lines.of_all([OutputChunk(record, 3, "Flöw", "1")])
+    assert text == lines.of_all(events)
     if as_json:
         told = [json.loads(line) for line in text.splitlines()]
         assert told == [to_json_data(event) for event in events]
@@ -86,6 +86,6 @@ def test_records_after_a_number_are_the_events_after_it(since: int) -> None:
     record = pack_logged(3, NOW, ("train", 4, 0), 0, 9, b"one\ntwo\nthree\n", 0)
     news: list[Publication] = [OutputChunk(record, 3, "Flöw", "1"), record_of(TaskStarted, 0, {})]
     lines = EventLines(as_json=False)
-    of_records = "".join(map(lines.of, EveryRecord(since).pick(news)))
+    of_records = lines.of_all(EveryRecord(since).pick(news))
     events: list[Event] = EventFilter((), since).pick(news)
-    assert of_records == "".join(map(lines.of, events))
+    assert of_records == lines.of_all(events)
