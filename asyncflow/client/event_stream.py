@@ -148,6 +148,11 @@ class EventStream(Generic[Wish]):
         self._ready.extend(events)
         return more or self._follower.over
 
+    @property
+    def waiting(self) -> int:
+        """How many events can be had without waiting."""
+        return len(self._ready)
+
     def ready(self) -> list[Wish]:
         """Take the events that can be had without reading."""
         ready = [*self._ready]
