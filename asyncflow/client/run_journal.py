@@ -6,8 +6,7 @@ Every error names the run and the place of the damage.
 from __future__ import annotations
 
 import threading
-import weakref
-from collections import Counter, deque
+from collections import Counter
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -44,6 +43,7 @@ from asyncflow.store.files import reason_of
 from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.store.manifests import JournalManifests
 from asyncflow.store.run_index import Summary, other_owner
+from asyncflow.store.warm_journals import WarmJournal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,9 +59,6 @@ EndOfTask = TaskSucceeded | TaskFailed | TaskCloned
 
 EndOfRun = RunSucceeded | RunFailed | RunCancelled
 """A run's last event."""
-
-_warm: Final[deque[OpenJournal]] = deque(maxlen=16)
-"""Journals that stay open. Their number is limited, because a program may read a thousand runs."""
 
 
 def unreadable(pathspec: str, what: str) -> JournalError:
@@ -123,7 +120,7 @@ class RunJournal:
         self.run: Final = run
         self.flow, self.run_id = run.flow, run.run_id
         self.summary: Final = WrittenSummary(run)
-        self._reader: weakref.ref[OpenJournal] | None = None
+        self._reader = WarmJournal(run)
         self._latest: tuple[int, Event] | None = None
         """The last event that was read, and its offset: many callers ask twice."""
 
@@ -312,16 +309,11 @@ class RunJournal:
             return self._journal().read_one(at)
 
     def _journal(self) -> OpenJournal:
-        reader = self._reader() if self._reader else None
-        if reader is None:
-            try:
-                reader = self.run.open_journal()
-            except FileNotFoundError:
-                message = "the file is gone"
-                raise JournalError(message) from None
-            self._reader = weakref.ref(reader)
-            _warm.append(reader)
-        return reader
+        try:
+            return self._reader.open()
+        except FileNotFoundError:
+            message = "the file is gone"
+            raise JournalError(message) from None
 
     # --- damage ---
 

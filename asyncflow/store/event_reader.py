@@ -18,6 +18,7 @@ from asyncflow.events.selection import (
 )
 from asyncflow.store.files import reason_of
 from asyncflow.store.manifests import manifests_of
+from asyncflow.store.warm_journals import WarmJournal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,7 @@ class EventReader:
 
     def __init__(self, run: StoredRun) -> None:
         self._run, self._flow, self._run_id = run, run.flow, run.run_id
-        self._journal: OpenJournal | None = None
+        self._journal = WarmJournal(run)
         self._resolve = manifests_of(run).resolved
 
     def read(
@@ -80,7 +81,7 @@ class EventReader:
     def _read(
         self, start: int, event_filter: EventFilter[Wish], stop: int | None, records: int
     ) -> Excerpt:
-        journal = self._journal = self._journal or self._run.open_journal()
+        journal = self._journal.open()
         if stop is None and records >= READ_RECORDS and event_filter.selects_all:
             return self._read_all(journal, start)
         news: list[Publication] = []
@@ -151,7 +152,7 @@ class EventReader:
 
     def release(self) -> None:
         """Release the file until the next read."""
-        self._journal = None  # the file closes when no thread reads it any more
+        self._journal.close()  # once no thread reads it any more
 
     def refuse(self, what: str) -> NoReturn:
         """Raise an error that says why the journal cannot be read.

@@ -30,13 +30,14 @@ from asyncflow.events.manifests import (
 from asyncflow.events.records import unpack_result
 from asyncflow.store.files import reason_of
 from asyncflow.store.frames import PREFIX_BYTES
+from asyncflow.store.warm_journals import WarmJournal
 from asyncflow.values import ArtifactRef, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from asyncflow.events.manifests import Told
-    from asyncflow.store.interface import OpenJournal, StoredRun
+    from asyncflow.store.interface import StoredRun
     from asyncflow.values import Manifest
 
 FEW_NAMES: Final = 16  # below this a manifest says everything: it is hardly longer
@@ -291,8 +292,7 @@ class _LazyJournal:
     """Opens the journal of a run when its first record is read."""
 
     def __init__(self, run: StoredRun) -> None:
-        self._run = run
-        self._journal: OpenJournal | None = None
+        self._run, self._journal = run, WarmJournal(run)
 
     def read(self, offset: int) -> bytes:
         """The record at an offset.
@@ -301,8 +301,7 @@ class _LazyJournal:
             JournalError: It cannot be read.
         """
         try:
-            self._journal = self._journal or self._run.open_journal()
-            return self._journal.read_one(offset)
+            return self._journal.open().read_one(offset)
         except (JournalError, OSError) as error:
             reason = reason_of(error) if isinstance(error, OSError) else str(error)
             message = f"the journal of {self._run.pathspec} cannot be read: {reason}"

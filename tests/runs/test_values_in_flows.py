@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import textwrap
 import threading
@@ -21,6 +20,7 @@ from asyncflow.errors import RunFailedError
 from asyncflow.store.layout import Layout
 from asyncflow.store.maintenance.verify import verify
 from tests.support.kept_objects import Account, Settings
+from tests.support.patient_process import run_patiently
 
 
 @dataclass
@@ -389,13 +389,7 @@ LARGE = """
 def test_objects_of_3_gib_go_through_a_flow(tmp_path, store):
     """Made, read, changed and read again: lengths beyond 31 and 32 bits are no limit."""
     (tmp_path / "large.py").write_text(textwrap.dedent(LARGE))
-    done = subprocess.run(
-        [sys.executable, "-m", "asyncflow", "run", "large.py", "--workers", "1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    command = [sys.executable, "-m", "asyncflow", "run", "large.py", "--workers", "1"]
+    done = run_patiently(command, cwd=tmp_path, cpu_seconds=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "] (7, 3221225472) 5 7\n" in done.stdout

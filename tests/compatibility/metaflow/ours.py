@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,14 @@ from asyncflow.flow.loader import load_flow
 from tests.compatibility.metaflow.cases import Case, class_name, flow_file, is_run
 from tests.compatibility.metaflow.describe import describe
 from tests.compatibility.metaflow.import_line import with_our_import
+from tests.support.patient_process import run_patiently
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncflow import Engine, Run, RunHandle
 
-_SECONDS = 100
+_CPU_SECONDS = 100
 _OF_COMMANDS = {"--with", "--origin-run-id", "--clone-only"}
 
 
@@ -96,12 +96,6 @@ def _options(words: list[str]) -> dict[str, list[str]] | None:
 
 
 def _process(file: Path, words: list[str]) -> bool:
-    done = subprocess.run(
-        [sys.executable, str(file), *words],
-        cwd=file.parent,
-        env=dict(os.environ),
-        capture_output=True,
-        timeout=_SECONDS,
-        check=False,
-    )
+    command = [sys.executable, str(file), *words]
+    done = run_patiently(command, cpu_seconds=_CPU_SECONDS, cwd=file.parent, env=dict(os.environ))
     return done.returncode == 0

@@ -6,20 +6,21 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.compatibility.metaflow.cases import Case, class_name, flow_file, is_run
+from tests.support.patient_process import run_patiently
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
 DESCRIBE = Path(__file__).with_name("describe.py")
 USER = "tester"
-SECONDS = 240
+CPU_SECONDS = 240  # of one command and its children, which none needs; waiting does not count
 _ID_FILE = "--run-id-file"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -58,8 +59,9 @@ def process(
     python: str, folder: Path, words: list[str], environ: Mapping[str, str] = _NOTHING
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with some words, as a user whose home and whose Metaflow are in `folder`."""
-    return subprocess.run(
+    return run_patiently(
         [python, *words],
+        cpu_seconds=CPU_SECONDS,
         cwd=folder,
         env={
             "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",  # gangs call `python`
@@ -70,8 +72,4 @@ def process(
             "PYTHONHASHSEED": "0",
             **environ,
         },
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
     )
