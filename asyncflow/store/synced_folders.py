@@ -11,7 +11,7 @@ from asyncflow.store.files import sync_folder
 if TYPE_CHECKING:
     from asyncflow.store.layout import Layout
 
-_SHARDS: Final = 256  # the first byte of a digest
+_SHARDS: Final = [f"{first:02x}" for first in range(256)]  # the first byte of a digest
 
 _FolderState = tuple[int, int, int]
 
@@ -22,7 +22,8 @@ _synced: Final[dict[str, _FolderState]] = {}
 def sync_names(layout: Layout, path: str) -> None:
     """Return once the name of a blob survives a power cut, with those of its folders.
 
-    The two above the shard are synced once, with all shards made, and again if they have changed.
+    The two above the shard are synced once, after missing shards were made, and again if they have
+    changed.
 
     Raises:
         OSError: The disk reports an error.
@@ -35,9 +36,11 @@ def sync_names(layout: Layout, path: str) -> None:
 
 def _sync_shards(layout: Layout, path: str) -> _FolderState:
     with layout.folder("blobs") as blobs:
-        for number in range(_SHARDS):
-            with suppress(OSError):  # it is there, or its first blob makes it
-                blobs.make(f"{number:02x}")
+        there = {entry.name for entry in blobs.entries()}
+        for name in _SHARDS:
+            if name not in there:
+                with suppress(OSError):  # another process has made it, or its first blob does
+                    blobs.make(name)
         state = _state_of(path)
         blobs.sync()
     sync_folder(layout.root)

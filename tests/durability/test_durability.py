@@ -110,6 +110,24 @@ def test_the_folders_above_the_shards_are_synced_once(store, synced):
     assert folders == {"new"} | {f"{first:02x}" for first in range(256)}  # none is made later
 
 
+def test_a_process_makes_only_the_folders_of_blobs_that_are_missing(store, monkeypatch):
+    """Its first blob that has to survive a power cut would else cost 256 calls of the system."""
+    layout = Layout.open(store, create=True)
+    BlobStore(layout, durable=True).put_new([os.urandom(300_000)], 300_000)
+    missing = next(each for each in layout.blobs.glob("??") if not any(each.iterdir()))
+    missing.rmdir()
+    made, mkdir = [], os.mkdir
+
+    def make(name, *args, **more):
+        made.append(name)
+        mkdir(name, *args, **more)
+
+    monkeypatch.setattr("asyncflow.store.synced_folders._synced", {})  # as in another process
+    monkeypatch.setattr(os, "mkdir", make)
+    BlobStore(layout, durable=True).put_new([os.urandom(300_000)], 300_000)
+    assert made == [missing.name]
+
+
 def test_a_blob_that_is_stored_is_replaced_only_by_one_that_is_synced(store, monkeypatch):
     """Two processes store the same value at once, and events of one name it already."""
     layout = Layout.open(store, create=True)
