@@ -20,8 +20,10 @@ Python's collector would look at them again and again.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from contextlib import suppress
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard
 
@@ -41,11 +43,13 @@ from asyncflow.workers.messages import (
     Yielded,
     new_started,
     new_storing,
+    report_of,
 )
 from asyncflow.workers.report_stream import (
     Reports,
     ReportStream,
     WholeAttempts,
+    unpacked_fields,
     whole_attempts,
 )
 
@@ -256,6 +260,8 @@ class HeldReports:
         """
         if _USUAL.issuperset(map(type, reports)):
             written = [each for each in reports if type(each) is ToStore]
+            if not written:
+                return reports
             if len({each.segment for each in written}) == 1:
                 self._upload(queue, Wrote(written[-1].segment, written[-1].end, ()))
                 held, waiting = self._held_now(queue), self._waiting_bytes
@@ -457,14 +463,11 @@ class HeldReports:
     @staticmethod
     def _told(queue: _Queue, held: _Held) -> Sequence[ReportMessage | WholeAttempts]:
         error, kept = held.error, held.reports
-        items = [each for each in kept if type(each) is str]
-        packed = [each for each in kept if type(each) is bytes]
-        if 0 < len(items) == len(packed) == len(kept) / 2 and not (error or queue.spoilt):
-            return [whole_attempts(items, b"".join(packed))]
-        reports = _unpacked(kept)
         if not (error or queue.spoilt):
-            return reports
-        return [told for report in reports for told in HeldReports._spoilt(error, queue, report)]
+            return _together(kept)
+        return [
+            told for report in _unpacked(kept) for told in HeldReports._spoilt(error, queue, report)
+        ]
 
     @staticmethod
     def _spoilt(error: str, queue: _Queue, report: _Told) -> list[ReportMessage]:
@@ -489,6 +492,28 @@ class HeldReports:
 def _is_in_segment(report: ReportMessage) -> TypeGuard[ToStore | Wrote]:
     """Whether it says that something was written to a segment, and to nothing else."""
     return isinstance(report, ToStore) or (isinstance(report, Wrote) and not report.blobs)
+
+
+_PAIRS: Final = re.compile(b"(?:ib)+")
+_LETTERS: Final[dict[type, int]] = {str: ord("i"), bytes: ord("b")}  # an item, and what is packed
+
+
+def _together(kept: Sequence[Any]) -> list[ReportMessage | WholeAttempts]:
+    """The reports, with those together that say of tasks that they have begun and succeeded.
+
+    The task that a worker has begun when its reports are read is told at once, so there is hardly a
+    read without a success that is alone.
+    """
+    fields = iter(unpacked_fields(b"".join([each for each in kept if type(each) is bytes])))
+    letters, at = bytes([_LETTERS.get(type(each), 0) for each in kept]), 0
+    told: list[Any] = []
+    for found in _PAIRS.finditer(letters):
+        begin, end = found.span()
+        told += [report_of(next(fields)) if type(e) is bytes else e for e in kept[at:begin]]
+        told.append(whole_attempts(kept[begin:end:2], [*islice(fields, (end - begin) // 2)]))
+        at = end
+    told += [report_of(next(fields)) if type(each) is bytes else each for each in kept[at:]]
+    return told
 
 
 def _unpacked(kept: Sequence[_Kept]) -> list[_Told]:

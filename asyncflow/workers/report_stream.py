@@ -65,11 +65,15 @@ class WholeAttempts(NamedTuple):
         return WholeAttempts(self.begun[begin:end], self.ended[begin:end])
 
 
-def whole_attempts(items: Sequence[str], packed: bytes) -> WholeAttempts:
-    """Attempts with these items, and with the `Succeeded` of each, packed one after the other."""
+def unpacked_fields(packed: bytes) -> list[Sequence[Any]]:
+    """The fields of each of some reports that were packed one after the other."""
     unpacker = msgpack.Unpacker(max_buffer_size=0, use_list=False)
     unpacker.feed(packed)
-    ended = [*unpacker]
+    return [*unpacker]
+
+
+def whole_attempts(items: Sequence[str], ended: Sequence[Sequence[Any]]) -> WholeAttempts:
+    """Attempts with these items, and with the fields of the `Succeeded` of each."""
     begun = zip(repeat(_STARTED), map(_key_of, ended), items, strict=False)
     return WholeAttempts([*begun], ended)
 

@@ -30,7 +30,7 @@ from asyncflow.workers.messages import (
     pack_report,
     pack_to_store,
 )
-from asyncflow.workers.report_stream import ReportStream
+from asyncflow.workers.report_stream import Reports, ReportStream, WholeAttempts
 from tests.support.waiting import until
 
 
@@ -81,9 +81,12 @@ class Listener:
 
     def __init__(self):
         self.heard = []
+        self.parts = []  # of what is told as parts
 
     def on_reports(self, worker, reports):
         assert reports
+        if isinstance(reports, Reports):
+            self.parts.append(reports.parts)
         self.heard += [(worker, report) for report in reports]
 
     def on_exit(self, worker, how):
@@ -191,6 +194,23 @@ async def test_that_a_short_task_has_begun_is_told_with_its_end(holding):
     assert holding.heard()[2:] == [*storing(3), *told(1), *told(2)]
     holding.end(1)
     assert holding.heard()[-2:] == told(3)
+
+
+async def test_short_tasks_are_told_together_though_the_first_of_a_read_had_begun_before(holding):
+    """That it had was told with the read before. So it is with every read of a busy worker."""
+    for first in (1, 4):
+        begun, ended = ran(first, MORE)
+        holding.report(begun)
+        holding.report(ended, *ran(first + 1), *ran(first + 2, MORE))
+    heard = len(holding.heard())
+    holding.end(0)
+    holding.end(1)
+    assert holding.heard()[heard:] == [
+        *(told(1)[1], *told(2), *told(3)),
+        *(told(4)[1], *told(5), *told(6)),
+    ]
+    kinds = [[type(part) for part in parts] for parts in holding.listener.parts]
+    assert kinds == [[Succeeded, WholeAttempts], [Succeeded, WholeAttempts]]
 
 
 async def test_that_a_task_has_begun_is_told_at_once_unless_its_end_came_with_it(holding):
