@@ -25,6 +25,7 @@ RUNNING, OK, BAD, STOPPED, TAKEN_OVER = map(int, list(AttemptState)[:5])
 """How an attempt stands."""
 STATUSES: Final = ("running", "succeeded", "failed", "cancelled", "succeeded")
 _THOUSAND: Final = 1000
+_MILLION: Final = 1_000_000
 
 
 class Busy:
@@ -60,6 +61,7 @@ class AttemptTimes:
         self.begin: Sequence[int] = ()
         """In milliseconds since the start of the run, as `end`; -1 for one that has not ended."""
         self.end: Sequence[int] = ()
+        self._took: Sequence[int] = ()  # in microseconds; 0 for one that has not ended
         self.state = b""
         self.index: Sequence[int] = ()
         """The innermost foreach index; -1 outside of any."""
@@ -90,6 +92,11 @@ class AttemptTimes:
         self.step, self.attempt, self.state = found.steps, found.numbers, found.states
         self.begin = [moment // _THOUSAND for moment in found.begins]
         self.end = [-1 if moment == UNENDED else moment // _THOUSAND for moment in found.ends]
+        # Not from the milliseconds: a step of many short tasks would seem to take no time at all.
+        self._took = [
+            0 if end == UNENDED else max(end - begin, 0)
+            for begin, end in zip(found.begins, found.ends, strict=True)
+        ]
         self.index = [number - 1 for number in found.indexes]
         self.caught = dict(table.caught)
         row_of = array("i", [-1]) * (max(found.tasks, default=0) + 1)
@@ -165,13 +172,14 @@ class AttemptTimes:
             return told
         changes = self._changes
         found: dict[int, list[int]] = {}
-        for number, begin, end in zip(self.step, self.begin, self.end, strict=True):
+        columns = self.step, self.begin, self.end, self._took
+        for number, begin, end, took in zip(*columns, strict=True):
             have = found.setdefault(number, [begin, 0, 0])
             have[0] = min(have[0], begin)
             have[1] = -1 if end < 0 or have[1] < 0 else max(have[1], end)
-            have[2] += max(end - begin, 0)
+            have[2] += took
         told = {
-            self.steps[number]: (first, last, total / _THOUSAND)
+            self.steps[number]: (first, last, total / _MILLION)
             for number, (first, last, total) in found.items()
         }
         self._of_steps = changes, told
