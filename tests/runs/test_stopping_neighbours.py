@@ -14,19 +14,19 @@ from asyncflow import FlowSpec, retry, step
 from asyncflow.workers.messages import StartTask
 from asyncflow.workers.process.worker import Worker
 
-receive = Worker.receive_nowait
+receive = Worker._receive
 
 
-def receive_and_be_stopped(worker):
+def receive_and_be_stopped(worker, flags=0):
     """Be sent SIGTERM, once, with the next task at hand and the end of the last one not told."""
-    order = receive(worker)
+    order = receive(worker, flags)
     if isinstance(order, StartTask) and worker._unsent and not Path("fuse").exists():
         Path("fuse").touch()
         os.kill(os.getpid(), signal.SIGTERM)
     return order
 
 
-Worker.receive_nowait = receive_and_be_stopped
+Worker._receive = receive_and_be_stopped
 
 
 class Neighbours(FlowSpec):
