@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
 import resource
 import threading
@@ -156,23 +154,22 @@ def test_a_pack_is_read_whole_if_a_read_brings_only_a_part(tmp_path, monkeypatch
     (tmp_path / "x.seg").write_bytes(data)
     segment = uploader._Segment(os.fspath(tmp_path), "x.seg")
     segment.add(uploader.Upload("x.seg", len(data), ()))
-    pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda number, size, at: pread(number, -(-size // 2), at))
-    assert b"".join(segment.read(*segment.take(uploader.PACK_BYTES))) == data
+    preadv, taken = os.preadv, memoryview(bytearray(len(data)))
+
+    def halved(number, parts, at):
+        (part,) = parts
+        return preadv(number, [part[: -(-len(part) // 2)]], at)
+
+    monkeypatch.setattr(os, "preadv", halved)
+    begin, end = segment.take(uploader.PACK_BYTES)
+    assert (begin, end) == (0, len(data))
+    segment.read(begin, taken)
+    assert taken == data
     segment.close()
 
 
-@pytest.mark.parametrize("has_mappings", [True, False])
-def test_packs_are_the_bytes_of_the_segment_wherever_they_begin(
-    tmp_path, monkeypatch, has_mappings
-):
-    """Large ones as small ones, and on a file system that maps no files."""
-
-    def refuse(*_, **__):
-        raise OSError(errno.ENODEV, "no such device")
-
-    if not has_mappings:
-        monkeypatch.setattr(mmap, "mmap", refuse)
+def test_packs_are_the_bytes_of_the_segment_wherever_they_begin(tmp_path):
+    """Large ones as small ones."""
     data = os.urandom(2 << 20)
     (tmp_path / "x.seg").write_bytes(data)
     segment, read = uploader._Segment(os.fspath(tmp_path), "x.seg"), b""
@@ -180,9 +177,9 @@ def test_packs_are_the_bytes_of_the_segment_wherever_they_begin(
         segment.add(uploader.Upload("x.seg", upto, ()))
         begin, end = segment.take(upto - len(read))
         assert (begin, end) == (len(read), upto)
-        parts = segment.read(begin, end)
-        assert isinstance(parts[0], memoryview) == (has_mappings and end - begin > 1000)
-        read += b"".join(parts)
+        part = bytearray(end - begin)
+        segment.read(begin, memoryview(part))
+        read += part
     assert read == data
     segment.close()
 
@@ -197,5 +194,5 @@ def test_a_segment_that_became_shorter_is_no_pack(tmp_path, size):
     begin, end = segment.take(uploader.PACK_BYTES)
     os.truncate(path, 4)
     with pytest.raises(StoreError, match="has become shorter"):
-        segment.read(begin, end)
+        segment.read(begin, memoryview(bytearray(end - begin)))
     segment.close()

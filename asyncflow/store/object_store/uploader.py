@@ -11,12 +11,10 @@ Everything here is done in threads, which begin with the first upload.
 
 from __future__ import annotations
 
-import mmap
 import os
 import time
 from collections import OrderedDict
 from concurrent.futures import wait
-from contextlib import suppress
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Final
 
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from asyncflow.store.object_store.objects import Objects
 
 PACK_BYTES: Final = 4 << 20
-_MAPPED_BYTES: Final = 256 << 10  # of a pack of fewer, mapping would cost more than copying
-_MAP_FLAGS: Final = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 _QUIET_SECONDS: Final = 0.03  # a pack is put when nothing was added for so long,
 _OLD_SECONDS: Final = 0.15  # or when the first of its values has waited for so long
 _PACKS: Final = 4  # are put at the same time
@@ -96,6 +92,7 @@ class Uploader:
         self._thread: Thread | None = None
         self._packs = Threads(_PACKS, "asyncflow-packs")
         self._blob_threads = Threads(_BLOBS, "asyncflow-blobs")
+        self._spare: list[bytearray] = []  # memory for packs, which the kernel need not clear again
         self._putting = 0
         self._looks_at = 0.0  # when the thread looks again for what is due
         self._closed = False
@@ -226,14 +223,17 @@ class Uploader:
         stored = begin
         error: str = ""
         try:
-            data = segment.read(begin, end)
-            packed = [pack_header(begin, self._writer, end - begin), *data]
+            memory = self._spare.pop() if self._spare else bytearray(PACK_BYTES)
+            data = memoryview(memory)[: end - begin]
+            segment.read(begin, data)
+            packed: list[Chunk] = [pack_header(begin, self._writer, end - begin), data]
             reached("pack.put")
             there = append_packed(self._objects, segment.name, begin, packed)
             reached("pack.stored")
             if there is None:
                 stored = end
-            elif there.writer == self._writer and b"".join(data).startswith(there.data):
+                self._spare.append(memory)  # after an error, a request may still read it
+            elif there.writer == self._writer and bytes(data).startswith(there.data):
                 stored = there.end  # an earlier try, which may have had fewer bytes
             else:
                 error = f"{segment.name} was written to by somebody else at {begin}"
@@ -396,31 +396,22 @@ class _Segment:
         self.first = time.monotonic()
         return begin, end
 
-    def read(self, begin: int, end: int) -> Sequence[Chunk]:
-        """These bytes, in as few parts as the system gives: as a rule one.
+    def read(self, begin: int, into: memoryview) -> None:
+        """Read the bytes from there on.
 
-        Many are mapped: they are sent from where the kernel has them, and not copied before. The
-        file grows only, and nobody but its writers has to do with it.
+        They are not mapped: where the disk fails, this raises an error, and a mapping would end the
+        process.
 
         Raises:
             StoreError: The file ends before.
         """
-        if end - begin >= _MAPPED_BYTES and os.fstat(self._fd).st_size >= end:
-            start = begin - begin % mmap.ALLOCATIONGRANULARITY
-            with suppress(OSError):  # a file system that cannot: read them
-                mapping = mmap.mmap(
-                    self._fd, end - start, flags=_MAP_FLAGS, prot=mmap.PROT_READ, offset=start
-                )
-                return [memoryview(mapping)[begin - start :]]
-        parts, at = [], begin
-        while at < end:
-            part = os.pread(self._fd, end - at, at)
+        at = 0
+        while at < len(into):
+            part = os.preadv(self._fd, [into[at:]], begin + at)
             if not part:
                 message = f"{self._path} has become shorter"
                 raise StoreError(message)
-            parts.append(part)
-            at += len(part)
-        return parts
+            at += part
 
     def put(self, begin: int, end: int, stored: int, error: str) -> int:
         """A pack has ended: stored up to there. Return how many bytes wait no more."""
