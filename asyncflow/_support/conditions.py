@@ -103,6 +103,10 @@ def call_again(part: CalledBack) -> None:
     _waits_on(asyncio.get_running_loop()).parts.add(part)
 
 
+def _nothing() -> None:
+    """Do nothing: in place of the function of a timer that was cancelled."""
+
+
 class SureTimer:
     """A timer that rings again if its call was lost, or broken off by an exception.
 
@@ -119,7 +123,9 @@ class SureTimer:
         """Call the function after so many seconds; it may be called again until `cancel`."""
         self.when = loop.time() + seconds
         """When it rings, by the loop's clock."""
-        self._loop, self._function, self._arguments = loop, function, arguments
+        self._loop = loop
+        self._function: Callable[..., object] = function
+        self._arguments = arguments
         self._timers = _waits_on(loop).timers
         self._handle = loop.call_later(seconds, function, *arguments)
         self._timers.add(self)
@@ -131,9 +137,10 @@ class SureTimer:
         self._function(*self._arguments)
 
     def cancel(self) -> None:
-        """Do not call the function any more. Harmless when repeated."""
+        """Do not call the function any more, nor refer to it. Harmless when repeated."""
         self._handle.cancel()
         self._timers.discard(self)
+        self._function, self._arguments = _nothing, ()
 
     def __repr__(self) -> str:
         return f"<SureTimer at {self.when:.3f}>"

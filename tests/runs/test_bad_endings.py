@@ -725,7 +725,10 @@ async def test_a_run_survives_any_number_of_deaths_of_the_process_that_starts_wo
 
 def _is_fork_server(process):
     """The reaper of a pool and its fork server have the same command line; workers as well."""
-    parent, grandparent = process.parent(), process.parent().parent()
+    parent = process.parent()
+    grandparent = parent and parent.parent()
+    if grandparent is None:  # its parent has just ended
+        return False
     command = process.cmdline()
     return (
         "fork_server.main" in " ".join(command)

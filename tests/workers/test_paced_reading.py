@@ -28,7 +28,11 @@ class Timers:
 def worker(token: int, left: int, ended: int, seconds: float) -> Any:
     """One with so many tasks left, of which so many have ended since, in so many seconds."""
     return SimpleNamespace(
-        token=token, tasks=dict.fromkeys(range(left)), ended=ended, ended_seconds=seconds
+        token=token,
+        tasks=dict.fromkeys(range(left)),
+        ended=ended,
+        ended_seconds=seconds,
+        read_at=0.0,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 
 import pytest
@@ -86,6 +87,7 @@ def test_a_short_task_has_the_memory_of_the_last_reading(meter, readings):
 
 def test_what_short_tasks_have_used_is_told_by_the_next_reading(meter):
     """Memory that one of them has taken after all is not lost to those after it."""
+    meter.note_other_work()  # so that the peak of this process is set back
     meter.begin()
     before = meter.end().peak_memory
     held = bytearray(8 << 20)
@@ -96,4 +98,5 @@ def test_what_short_tasks_have_used_is_told_by_the_next_reading(meter):
     after = meter.end().peak_memory
     assert before is not None
     assert after is not None
-    assert after >= before + (7 << 20)
+    if sys.platform == "linux":
+        assert after >= before + (7 << 20)

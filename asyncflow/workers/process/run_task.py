@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from contextlib import suppress
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from asyncflow._quick_classes import NamedTuple
@@ -199,7 +199,7 @@ class TaskAttempt:
         return self._task
 
     def _succeeded(self, outcome: Outcome) -> Succeeded:
-        seconds = perf_counter() - self._began
+        seconds = time.perf_counter() - self._began
         printed = output_capture.spooled() if self._off_loop is None else output_capture.written()
         return new_succeeded((self._order.key, seconds, outcome, printed, self._used()))
 
@@ -374,6 +374,6 @@ def failed(
 
         note = what_was_sent()
     described = describe_exception(error).with_note(note)
-    seconds = perf_counter() - began
+    seconds = time.perf_counter() - began
     may_retry = not on or isinstance(error, on)
     return Failed(order.key, seconds, *described, may_retry, spooled)
