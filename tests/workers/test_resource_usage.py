@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import resource
 import sys
 import time
@@ -90,12 +91,12 @@ def test_what_short_tasks_have_used_is_told_by_the_next_reading(meter):
     meter.note_other_work()  # so that the peak of this process is set back
     meter.begin()
     before = meter.end().peak_memory
-    held = bytearray(8 << 20)
-    for at in range(0, len(held), 4096):
-        held[at] = 1
-    work(0.002)
-    meter.begin()
-    after = meter.end().peak_memory
+    with mmap.mmap(-1, 8 << 20) as held:  # pages that the process did not have before
+        for at in range(0, len(held), mmap.PAGESIZE):
+            held[at] = 1
+        work(0.002)
+        meter.begin()
+        after = meter.end().peak_memory
     assert before is not None
     assert after is not None
     if sys.platform == "linux":
