@@ -28,6 +28,7 @@ from asyncflow.store import open_store
 from asyncflow.store.frames import frame
 from asyncflow.store.interface import Sent
 from asyncflow.store.journal import FIRST_RECORD
+from asyncflow.store.maintenance.any_store import remove_from, verify_store
 from asyncflow.store.object_store.node_cache import NodeCache
 from asyncflow.store.object_store.objects import Objects
 from asyncflow.store.object_store.piece_file import PieceFile, append_piece, seal
@@ -317,6 +318,30 @@ async def test_an_engine_ends_a_run_that_others_have_ended(url, gated, go_elsewh
     run = Run(handle.pathspec)
     assert run.status is Status.INTERRUPTED
     assert not any(isinstance(each, RunFailed) for each in run.events())
+
+
+@pytest.mark.parametrize("has_news", [True, False])
+async def test_an_engine_ends_a_run_that_others_have_removed(
+    url, gated, go_elsewhere, monkeypatch, has_news
+):
+    """Whatever it does next: nothing of the run comes back, which would be damage."""
+    claim = "asyncflow.store.object_store.claim"
+    monkeypatch.setattr(f"{claim}.FRESH_SECONDS", 0.0)
+    times = ("_STALE_SECONDS", 0.0) if has_news else ("BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(f"{claim}.{times[0]}", times[1])
+    async with Engine(store=url, workers=1) as engine:
+        handle = await engine.start(Gated)
+        await until(lambda: gated[0].exists() and "square 2" in gated[0].read_text())
+        go_elsewhere()
+        there = open_store(url)
+        await until(there.run("Gated", handle.run_id).has_journal)
+        remove_from(there, [("Gated", handle.run_id)], dry_run=False, on_wait=print)
+        if has_news:
+            gated[1].touch()
+        with pytest.raises(JournalError, match="somebody else has ended this run"):
+            await handle.wait()
+    assert not there.run("Gated", handle.run_id).has_journal()
+    assert verify_store(there).damage == []
 
 
 def test_of_two_programs_that_begin_one_run_one_does(url, go_elsewhere):

@@ -23,6 +23,9 @@ FRESH_SECONDS: Final = 30.0
 
 The clocks of the store and of whoever looks may differ by less than that and a beat.
 """
+_STALE_SECONDS: Final = 2 * BEAT_SECONDS
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""It goes on while the machine sleeps, where the system has such a clock."""
 
 
 class Seen(NamedTuple):
@@ -49,16 +52,11 @@ class Claim:
         self._facts = {"writer": writer.hex(), "host": os.uname().nodename, "pid": os.getpid()}
         self._beats = 0
         self._e_tag = ""
-        self._due = 0.0
+        self._due = self._stale_at = 0.0
         self._is_lost = False
 
     def __repr__(self) -> str:
         return f"<Claim {self._name} {self._beats} beats>"
-
-    @property
-    def is_made(self) -> bool:
-        """Whether it was made, or somebody else's is there."""
-        return self._beats > 0
 
     @property
     def is_lost(self) -> bool:
@@ -68,7 +66,12 @@ class Claim:
     @property
     def is_due(self) -> bool:
         """Whether it is time to renew it."""
-        return time.monotonic() >= self._due and not self._is_lost
+        return time.clock_gettime(_CLOCK) >= self._due and not self._is_lost
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether somebody may take its writer for dead soon, or has done so."""
+        return time.clock_gettime(_CLOCK) >= self._stale_at and not self._is_lost
 
     def beat(self) -> None:
         """Make the claim, or renew it. If somebody has taken it away, it stays away.
@@ -89,7 +92,8 @@ class Claim:
         self._is_lost = e_tag is None
         self._e_tag = e_tag or ""
         self._beats = beats
-        self._due = time.monotonic() + BEAT_SECONDS
+        now = time.clock_gettime(_CLOCK)
+        self._due, self._stale_at = now + BEAT_SECONDS, now + _STALE_SECONDS
 
     def _replace_own(self, data: bytes) -> str | None:
         """Renew it if it is still this writer's; None if it is not.

@@ -13,7 +13,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from threading import Condition
+from threading import Condition, Lock
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from asyncflow._support import log
@@ -90,12 +90,14 @@ class PieceSender:
         return RunEndedError(message)
 
     def is_ended_by_others(self) -> bool:
-        """Whether somebody else has a piece where the next one is to be.
+        """Whether somebody else has a piece where the next one is to be, or has removed the first.
 
         Raises:
             OSError: The store refuses, or does not answer.
         """
-        return self._objects.exists(f"{self._folder}/{name_of(self.sent)}")
+        if self._objects.exists(f"{self._folder}/{name_of(self.sent)}"):
+            return True
+        return self.sent > 0 and not self._objects.exists(f"{self._folder}/{name_of(0)}")
 
 
 class SentJournal:
@@ -113,7 +115,7 @@ class SentJournal:
         """Take a journal that was begun, with its lock; `shipper` sends it in the background."""
         self._local, self._sender, self._claim, self._shipper = local, sender, claim, shipper
         self._durable = durable
-        self._sending = Condition()
+        self._sending, self._claiming = Condition(), Lock()
         self._is_sending = False
         self._error: JournalError | None = None
         """Why nothing can be sent any more."""
@@ -222,9 +224,9 @@ class SentJournal:
             if self._sender.sent < self._local.size:
                 self._send(self._local.size, most_pieces=1)
             if self._claim.is_due:
-                self._claim.beat()
-                if self._claim.is_lost and self._sender.is_ended_by_others():
-                    self._end(self._sender.ended_by_others())
+                self._renew_claim()
+        except RunEndedError as ended:
+            self._end(ended)
         except (JournalError, OSError):
             pass  # it is kept for whoever writes next, or is tried again
 
@@ -250,8 +252,10 @@ class SentJournal:
                 self._is_sending = True
             error: OSError | None = None
             try:
-                if not self._claim.is_made:  # first, or the run would look interrupted
-                    self._claim.beat()
+                # First, or the run would look interrupted. After a long pause, somebody may also
+                # have removed it, and then no seal is in the way of the piece.
+                if self._claim.is_stale:
+                    self._renew_claim()
                 self._sender.send_one(end)
                 if not self._has_begun:
                     note_unsent(self._folder, Unsent(self._sender.writer, has_begun=True))
@@ -267,6 +271,18 @@ class SentJournal:
                     self._is_sending = False
                     self._trouble = error
                     self._sending.notify_all()
+
+    def _renew_claim(self) -> None:
+        """Make the claim, or renew it.
+
+        Raises:
+            RunEndedError: It was taken away, with the run or because the run was sealed.
+            OSError: The store refuses, or does not answer.
+        """
+        with self._claiming:
+            self._claim.beat()
+            if self._claim.is_lost and self._sender.is_ended_by_others():
+                raise self._sender.ended_by_others()
 
     def _end(self, error: JournalError) -> None:
         """Somebody else has ended the run."""
