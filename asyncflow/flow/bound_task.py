@@ -107,8 +107,7 @@ def artifacts_of(instance: object) -> dict[str, Any]:
     Raises:
         ArtifactError: An artifact has a name that cannot be stored.
     """
-    values = vars(instance)
-    kept = values.copy()
+    kept = vars(instance).copy()
     for name in _USUAL:
         kept.pop(name, None)
     try:
@@ -117,11 +116,11 @@ def artifacts_of(instance: object) -> dict[str, Any]:
         names = "/_"
     if "/_" not in names and names.isascii():
         return kept
-    for name in values:
+    for name in kept:  # the copy: a thread that outlives the step may go on assigning
         check_name(name)
     return {
         name: value
-        for name, value in values.items()
+        for name, value in kept.items()
         if name[:1] != "_" or not name.startswith((_OURS, "__"))
     }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asyncflow import Engine, FlowSpec, environment, step
+from asyncflow import Engine, FlowSpec, Parameter, environment, step
 from asyncflow.errors import FlowError, PoolError
 from asyncflow.events import to_json
 
@@ -126,13 +126,17 @@ def settings():
         "zone": (os.environ.get("TZ"), time.tzname),
         "umask": umask(),
         "signals": [
-            str(signal.getsignal(each)) for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
+            str(signal.getsignal(each))
+            for each in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM, signal.SIGPROF)
         ],
         "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         "alarm": signal.getitimer(signal.ITIMER_REAL),
+        "virtual": signal.getitimer(signal.ITIMER_VIRTUAL),
+        "profile": signal.getitimer(signal.ITIMER_PROF),
     }
 
 
+TIMERS = {signal.SIGVTALRM: signal.ITIMER_VIRTUAL, signal.SIGPROF: signal.ITIMER_PROF}
 BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD}
 
 
@@ -161,8 +165,10 @@ def change():
     os.environ["TZ"] = "Asia/Tokyo"
     time.tzset()
     os.umask(0o077)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM, *TIMERS):
         signal.signal(number, say)
+    for timer in TIMERS.values():
+        signal.setitimer(timer, 1000)
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     signal.alarm(1000)
 
@@ -210,6 +216,91 @@ async def test_each_task_has_its_own_context_and_finds_the_process_as_it_was(eng
     same = [name for name, value in run.data.changed.items() if value == first[name]]
     assert same == []
     assert run["end"].task.stdout == "heard\n"
+
+
+class Incomparable:
+    """A handler that can be compared with nothing, and has no hash."""
+
+    __hash__ = None  # type: ignore[assignment] # that is how Python says it
+
+    def __eq__(self, other: object) -> bool:
+        """Refuse."""
+        raise TypeError(other)
+
+    def __call__(self, *_: object) -> None:
+        """Do nothing."""
+
+
+def handle_oddly():
+    """A handler that `signal.signal` cannot return when it is replaced."""
+    signal.signal(signal.SIGUSR1, Incomparable())
+
+
+def leave_waiting():
+    """A signal that would end the process, and waits for being unblocked."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    signal.raise_signal(signal.SIGUSR1)  # to this thread: libraries have others
+
+
+def close():
+    """Both streams of output, as objects."""
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def wrap():
+    """Both streams, as programs do that want another encoding."""
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+    sys.stderr = io.TextIOWrapper(sys.stderr.buffer, encoding="utf-8")
+    print("wrapped")
+
+
+LEAVINGS = {"handler": handle_oddly, "signal": leave_waiting, "closed": close, "wrapped": wrap}
+
+
+class Leaving(FlowSpec):
+    """Each task does the same harm, one after the other on one worker."""
+
+    way = Parameter("way", default="")
+
+    @step
+    def start(self):
+        self.items = range(3)
+        self.next(self.each, foreach="items")
+
+    @step
+    def each(self):
+        self.pid, self.closed = os.getpid(), (sys.stdout.closed, sys.stderr.closed)
+        self.handler, self.blocked = handling()
+        LEAVINGS[self.way]()
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.found = {(each.closed, each.handler, each.blocked) for each in inputs}
+        self.pids = {each.pid for each in inputs}
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+def handling():
+    """What this process does with SIGUSR1: the handler, and whether it is blocked."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return str(signal.getsignal(signal.SIGUSR1)), signal.SIGUSR1 in blocked
+
+
+@pytest.mark.parametrize("way", LEAVINGS)
+async def test_what_a_task_leaves_does_not_harm_the_next_one(engine, way):
+    """Neither does it end the worker."""
+    run = await engine.run(Leaving, way=way)
+    default = str(signal.Handlers.SIG_DFL)
+    assert run.data.found == {((False, False), default, False)}
+    assert len(run.data.pids) == 1
+    printed = "wrapped\n" if way == "wrapped" else ""
+    assert [task.stdout for task in run["each"].tasks()] == [printed] * 3
 
 
 class Bound(FlowSpec):

@@ -25,7 +25,10 @@ from _signal import (  # type: ignore[import-not-found] # those of `signal` are 
     alarm,
     getsignal,
     pthread_sigmask,
+    setitimer,
+    sigpending,
 )
+from _signal import signal as set_handler
 from contextlib import contextmanager
 from operator import attrgetter
 from os import getcwd
@@ -118,7 +121,8 @@ class ProcessSettings(NamedTuple):
             is_same = False
         if not is_same:
             self._put_back_changed()
-        pthread_sigmask(_SET, blocked)  # after the handlers: one may wait that was blocked
+        if pthread_sigmask(_BLOCK, ()) != blocked:
+            _unblock(blocked)  # after the handlers: a signal may wait that was blocked
 
     def _put_back_changed(self) -> None:
         for name, value in zip(_SYS, self.of_sys, strict=True):
@@ -144,7 +148,15 @@ _SYS: Final = (
     "displayhook",
     "breakpointhook",
 )
+_BLOCK: Final = int(signal.SIG_BLOCK)
 _SET: Final = int(signal.SIG_SETMASK)
+_DEFAULT: Final = int(signal.SIG_DFL)
+_IGNORE: Final = int(signal.SIG_IGN)
+_TIMERS: Final = {
+    int(signal.SIGVTALRM): int(signal.ITIMER_VIRTUAL),
+    int(signal.SIGPROF): int(signal.ITIMER_PROF),
+}
+"""The timers of processor time, by their signals, which end a process that has no handler."""
 _read_sys: Final = attrgetter(*_SYS)
 _SIGNALS: Final = sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))[:29]
 
@@ -178,7 +190,21 @@ def _umask() -> int:
 def _handle(wanted: Sequence[Any], now: Sequence[Any]) -> None:
     for number, handler, other in zip(_SIGNALS, wanted, now, strict=True):
         if handler is not other and handler is not None:  # None means a handler in C
-            signal.signal(number, handler)
+            if number in _TIMERS:
+                setitimer(_TIMERS[number], 0.0)
+            set_handler(number, handler)
+
+
+def _unblock(blocked: frozenset[int]) -> None:
+    """Block these signals only; one that would end the process and has waited is dropped.
+
+    It was sent to the step before, which has blocked it.
+    """
+    for number in sigpending() - blocked:
+        if getsignal(number) == _DEFAULT:
+            set_handler(number, _IGNORE)  # the system drops what waits
+            set_handler(number, _DEFAULT)
+    pthread_sigmask(_SET, blocked)
 
 
 def _changed(kept: Sequence[Any], before: Sequence[Any], after: Sequence[Any]) -> tuple[Any, ...]:

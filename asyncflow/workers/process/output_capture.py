@@ -83,6 +83,10 @@ class TaskStream(io.TextIOBase):
             self._file.flush()
             self.is_written = False
 
+    def close(self) -> None:
+        """Flush. No step can close it for the next one."""
+        self.flush()
+
     def fileno(self) -> int:
         """The descriptor below."""
         return self._number + 1
@@ -141,6 +145,10 @@ class TaskBuffer(io.RawIOBase):
         target = sink.get()
         if target is not None:
             target.flush(self._number)
+
+    def close(self) -> None:
+        """Flush. A wrapper that a step has made closes it, and it is needed for the next one."""
+        self.flush()
 
     def writable(self) -> bool:
         """True."""

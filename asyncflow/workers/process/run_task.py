@@ -373,7 +373,8 @@ def failed(
         from asyncflow.workers.process.travelled_code import what_was_sent
 
         note = what_was_sent()
-    described = describe_exception(error).with_note(note)
+    with EndingForks():  # its text may be made by the user's code
+        described = describe_exception(error).with_note(note)
     seconds = time.perf_counter() - began
     may_retry = not on or isinstance(error, on)
     return Failed(order.key, seconds, *described, may_retry, spooled)
