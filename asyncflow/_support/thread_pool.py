@@ -10,7 +10,7 @@ import os
 from concurrent.futures import Executor, Future
 from contextvars import Context
 from queue import SimpleQueue
-from threading import RLock, Thread
+from threading import RLock, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncflow.errors import AsyncflowError
@@ -83,7 +83,7 @@ class Threads(Executor):
         # A daemon: an engine that is never closed does not keep the interpreter from ending.
         name = f"{self._name}_{len(self._threads)}"
         end: Future[None] = Future()
-        work = self._queue, self._prepare, end
+        work = self._queue, self._prepare, self._threads, end
         thread = Thread(target=_carry_out, args=work, name=name, daemon=True)
         try:
             # It outlives the caller that submits the first work, and must not keep its context
@@ -98,8 +98,7 @@ class Threads(Executor):
         with self._lock:
             if not self._closed:
                 self._closed = True
-                for _ in self._threads:
-                    self._queue.put(None)
+                self._queue.put(None)
         return list(self._threads.values())
 
     def _on_done(self, future: Future[Any]) -> None:
@@ -114,11 +113,11 @@ class Threads(Executor):
         """Accept no more work; with `wait`, return when all accepted work is done."""
         self.close()
         if wait:
-            for thread in self._threads:
+            for thread in list(self._threads):
                 thread.join()
 
     def __del__(self) -> None:
-        for _ in self._threads if not self._closed else ():
+        if not self._closed:
             self._queue.put(None)
 
 
@@ -152,9 +151,12 @@ def no_thread(error: BaseException) -> AsyncflowError:
 def _carry_out(
     queue: SimpleQueue[_Work | None],
     prepare: Callable[[], object] | None,
+    threads: dict[Thread, Future[None]],
     end: Future[None],
 ) -> None:
     """What each thread runs; it has no reference to `Threads`, so that those can be dropped."""
+    # A signal handler may have broken off the call that has started this thread.
+    threads[current_thread()] = end
     if prepare is not None:
         prepare()
     while (work := queue.get()) is not None:
@@ -169,4 +171,5 @@ def _carry_out(
             future.set_result(result)
             del result
         del work, future, call  # keep nothing alive while idle
+    queue.put(None)  # the next thread ends, too, however many there are
     end.set_result(None)

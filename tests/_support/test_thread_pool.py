@@ -11,6 +11,7 @@ import time
 import pytest
 
 from asyncflow._support.thread_pool import Threads
+from tests.support.raising_handler import SignalError
 
 
 def alive(name):
@@ -72,6 +73,33 @@ def test_threads_that_nobody_holds_end():
     gc.collect()
     thread.join(180)
     assert not thread.is_alive()
+
+
+def raise_while_a_thread_starts(frame, what, _):
+    """Trace calls: raise where whoever starts a thread waits until it is there."""
+    start = threading.Thread.start.__code__
+    is_wait = what == "call" and frame.f_code.co_name == "wait"
+    if is_wait and frame.f_back is not None and frame.f_back.f_code is start:
+        raise SignalError
+
+
+def test_all_end_although_the_start_of_one_was_broken_off():
+    """A signal handler has raised when the thread was there, and its caller was not told."""
+    threads, both = Threads(2, "broken-off"), threading.Barrier(2)
+    sys.settrace(raise_while_a_thread_starts)
+    try:
+        with pytest.raises(SignalError):
+            threads.submit(both.wait)
+    finally:
+        sys.settrace(None)
+    threads.submit(both.wait).result(180)
+    there = alive("broken-off")
+    assert len(there) > 1
+    for end in threads.close():
+        end.result(180)
+    for thread in there:
+        thread.join(180)
+        assert not thread.is_alive()
 
 
 PROGRAM = """
