@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from asyncflow.errors import ArtifactCorruptError, ArtifactMissingError, SettingsError, StoreError
+from asyncflow.errors import (
+    ArtifactCorruptError,
+    ArtifactMissingError,
+    AsyncflowError,
+    SettingsError,
+    StoreError,
+)
 from asyncflow.store.artifacts import ArtifactReader, ArtifactWriter
 from asyncflow.store.object_store import uploader as uploading
 from asyncflow.store.object_store import value_source
 from asyncflow.store.object_store.node_cache import NodeCache, mapped_inodes
 from asyncflow.store.object_store.node_segment import NodeSegment
+from asyncflow.store.object_store.piece_file import PieceFile
 from asyncflow.store.object_store.uploader import Uploader
 from asyncflow.store.object_store.value_sink import NodeSink
 from asyncflow.store.object_store.value_source import CachedValues, blob_name
@@ -352,6 +359,32 @@ def test_packs_that_fail_leave_no_gap(
 
 
 # --- one file of several processes ---
+
+
+@pytest.mark.parametrize("name", ["asyncflow-packs", "asyncflow-upload"])
+def test_values_are_stored_once_there_is_a_thread(
+    machine: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The system starts none for the first try, which is an error; the next one stores them."""
+    one, start, refused = machine("a"), threading.Thread.start, list[str]()
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if thread.name.startswith(name) and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    sink = one.sink()
+    file, offset = sink.append(b"value")
+    with pytest.raises(AsyncflowError, match="thread"):
+        sink.sync()
+    assert len(refused) == 1
+    assert one.uploader.waiting_bytes == 0
+    sink.sync()
+    stored = PieceFile(one.objects, f"flows/F/{file}")
+    stored.refresh()
+    assert b"value" in stored.read(100, offset)
 
 
 def test_processes_share_a_segment(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from asyncflow._support import log
 from asyncflow._support.commit_points import reached
 from asyncflow._support.fork_safety import no_forks
-from asyncflow._support.thread_pool import Threads
+from asyncflow._support.thread_pool import Threads, no_thread
 from asyncflow.errors import AsyncflowError, StoreError
 from asyncflow.store.blobs import TOUCH_SECONDS
 from asyncflow.store.object_store.piece_file import append_packed
@@ -107,7 +107,12 @@ class Uploader:
         self._listeners.append(listener)
 
     def add(self, segment: str, end: int, blobs: Sequence[bytes]) -> Upload:
-        """Have a segment stored up to `end`, and these blobs; see `Tell`. Returns at once."""
+        """Have a segment stored up to `end`, and these blobs; see `Tell`. Returns at once.
+
+        Raises:
+            StoreError: This was closed.
+            AsyncflowError: The system cannot start the thread.
+        """
         upload = Upload(segment, end, blobs)
         with self._changed:
             if self._closed:
@@ -175,8 +180,12 @@ class Uploader:
     def _begin(self) -> None:
         if self._thread is None:
             with no_forks():
-                self._thread = Thread(target=self._run, name="asyncflow-upload", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, name="asyncflow-upload", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise no_thread(error) from None
+                self._thread = thread
 
     def _run(self) -> None:
         with self._changed:
@@ -215,8 +224,12 @@ class Uploader:
         ):
             return segment.first + _OLD_SECONDS - now
         begin, end = segment.take(PACK_BYTES)
+        try:
+            self._packs.submit(self._put_pack, segment, begin, end)
+        except AsyncflowError as error:
+            self.waiting_bytes -= segment.put(begin, end, begin, str(error))
+            raise
         self._putting += 1
-        self._packs.submit(self._put_pack, segment, begin, end)
         return 0.0 if segment.waiting > 0 else _IDLE_SECONDS
 
     def _put_pack(self, segment: _Segment, begin: int, end: int) -> None:
