@@ -129,6 +129,17 @@ def fork_and_exit():
     raise LookupError(os.waitstatus_to_exitcode(status))
 
 
+class ForkingError(Exception):
+    """Forks whenever its text is wanted, and has its child come back as well."""
+
+    def __str__(self) -> str:
+        """The text of one process of the two."""
+        if os.fork() == 0:
+            return "child"
+        os.wait()
+        return "parent"
+
+
 GROUP = ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [KeyError("two")])])
 
 WAYS = {
@@ -155,6 +166,7 @@ WAYS = {
     "group": (lambda: raise_(GROUP), r"^ExceptionGroup$", r"several \(2 sub-exceptions\)"),
     "fork": (fork_and_return, r"^LookupError$", ""),
     "fork and exit": (fork_and_exit, r"^LookupError$", "3"),
+    "fork in its text": (lambda: raise_(ForkingError()), r"ForkingError$", "^parent$"),
     "well": (lambda: None, "", ""),
 }
 
