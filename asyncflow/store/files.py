@@ -12,6 +12,8 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from asyncflow._support.guarded_descriptor import Descriptor
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -239,20 +241,54 @@ class OwnDescriptor:
             close(number)
 
     def __del__(self, suppress: type[suppress] = suppress) -> None:
-        with suppress(OSError):  # of its own, because modules are empty when a program ends
+        # `suppress` of its own, and what a call raises: modules are empty when a program ends
+        with suppress(OSError, AttributeError, TypeError):
             self.close()
 
 
+class KeptFile(OwnDescriptor):
+    """A file that is kept open, in a process whose other code may close it by mistake."""
+
+    __slots__ = ("_opened",)
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self._opened = Descriptor(number)
+
+    def is_whole(self) -> bool:
+        """Whether nobody else has closed it, or put another file in its place."""
+        return self._opened.is_whole()
+
+    def close(self, close: Callable[[int], None] = os.close) -> None:
+        """Close it, unless the number is another file's now. Harmless when repeated."""
+        if self.number >= 0 and not self._opened.is_whole():
+            self.number = -1
+        super().close(close)
+
+
 @lru_cache(maxsize=_OPEN_FILES)
-def open_file(path: str) -> OwnDescriptor:
-    """A file, kept open for the next reader.
+def open_file(path: str) -> KeptFile:
+    """A file, kept open for the next reader: see `kept_file`.
+
+    Raises:
+        OSError: The file is not there or cannot be opened.
+    """
+    return KeptFile(open_regular(path))
+
+
+def kept_file(path: str) -> KeptFile:
+    """A file that is open, perhaps since an earlier call, and stays open for the next one.
 
     Reading is by position and moves no file pointer, so threads and forked children may share one.
 
     Raises:
         OSError: The file is not there or cannot be opened.
     """
-    return OwnDescriptor(open_regular(path))
+    file = open_file(path)
+    if not file.is_whole():  # a step has closed it
+        open_file.cache_clear()
+        file = open_file(path)
+    return file
 
 
 def read_at(path: str, offset: int, size: int) -> bytes:
@@ -261,7 +297,7 @@ def read_at(path: str, offset: int, size: int) -> bytes:
     Raises:
         OSError: The file is not there or cannot be read.
     """
-    file = open_file(path)
+    file = kept_file(path)
     data = os.pread(file.number, size, offset)
     if len(data) == size or not data:
         return data
@@ -274,7 +310,7 @@ def read_writable_at(path: str, offset: int, size: int) -> bytearray:
     Raises:
         OSError: The file is not there or cannot be read.
     """
-    return _read_into(open_file(path), offset, size)
+    return _read_into(kept_file(path), offset, size)
 
 
 def _read_into(file: OwnDescriptor, offset: int, size: int) -> bytearray:

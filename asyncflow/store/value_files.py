@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.store.blobs import BlobStore, BlobWriter, corrupt, missing, open_blob, unreadable
-from asyncflow.store.files import open_file, read_at, read_writable_at
+from asyncflow.store.files import kept_file, open_file, read_at, read_writable_at
 from asyncflow.store.mapped_files import map_file
 from asyncflow.store.run_ids import REMOVED
 from asyncflow.store.segments import SUFFIX, SegmentWriter
@@ -171,7 +171,7 @@ def _read_file(path: str, offset: int, size: int, *, own: bool) -> Chunk:
         return read_at(path, offset, size)
     if size < _MAPPED_BYTES:
         return read_writable_at(path, offset, size)
-    file = open_file(path)
+    file = kept_file(path)
     if os.fstat(file.number).st_size < offset + size:
         return b""  # touching a page behind the end would kill the process
     return map_file(file.number, offset, size)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -177,3 +179,59 @@ async def test_an_async_step_that_closes_what_is_the_workers_fails(store, way):
         with pytest.raises(RunFailedError) as caught:
             await engine.run(HarmfulAsync, way=way)
     assert WHY in caught.value.failure.message
+
+
+def segments_being_read():
+    """The descriptors under which this process has segments open for reading."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            is_read = fcntl.fcntl(int(link.name), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            if is_read and link.readlink().suffix == ".seg":
+                found.append(int(link.name))
+    return found
+
+
+class ClosesWhatItHasRead(FlowSpec):
+    """A step closes the file of an artifact that it has read, or puts its own in the place."""
+
+    replaces = Parameter("replaces", default=False)
+
+    @step
+    def start(self):
+        self.value = b"A" * 20_000
+        self.next(self.read)
+
+    @step
+    def read(self):
+        assert len(self.value) == 20_000
+        self.numbers = segments_being_read()
+        with Path(os.devnull).open() as other:
+            for number in self.numbers:
+                if self.replaces:
+                    os.dup2(other.fileno(), number)
+                else:
+                    os.close(number)
+        self.next(self.read_again)
+
+    @step
+    def read_again(self):
+        self.is_same = self.value == b"A" * 20_000
+        links = [Path(f"/proc/self/fd/{number}") for number in self.numbers]
+        self.are_kept = [self.replaces and link.samefile(os.devnull) for link in links]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are listed by Linux")
+@pytest.mark.parametrize("replaces", [False, True])
+async def test_a_step_that_closes_a_file_of_values_spoils_no_later_read(store, replaces):
+    """The file is opened again, and what the step has put in its place stays the step's."""
+    async with Engine(store=store, workers=1) as engine:
+        run = await engine.run(ClosesWhatItHasRead, replaces=replaces)
+    assert run.data.numbers
+    assert run.data.is_same
+    assert set(run.data.are_kept) == {replaces}
