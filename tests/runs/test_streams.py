@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from pathlib import Path
 
@@ -838,3 +839,53 @@ class Mendable(FlowSpec):
     @step
     def end(self):
         pass
+
+
+class Forking(FlowSpec):
+    """The child that a generator forks goes on in it, as its parent does."""
+
+    @step
+    def start(self):
+        self.items = self.forked()
+        self.next(self.work, foreach="items")
+
+    def forked(self):
+        for number in range(3):
+            child = os.fork()
+            if child:
+                yield number, os.waitpid(child, 0)[1]
+            else:
+                yield number, -1
+
+    @step
+    def work(self):
+        self.seen = self.input
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.seen = [each.seen for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+class ForkingAsync(Forking):
+    @step
+    async def start(self):
+        self.items = self.forked_async()
+        self.next(self.work, foreach="items")
+
+    async def forked_async(self):
+        for each in self.forked():
+            yield each
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("flow", [Forking, ForkingAsync])
+async def test_a_child_that_a_generator_forks_yields_nothing(engine, flow):
+    """It ends where the step's code ends: with the first item that it would yield."""
+    run = await engine.run(flow)
+    assert run.data.seen == [(0, 0), (1, 0), (2, 0)]

@@ -36,6 +36,12 @@ class EndingForks:
             end_fork(error)
 
 
+def end_if_forked(process: int) -> None:
+    """End a process that a step has forked; `process` is what was present before."""
+    if present != process:
+        end_fork(None)
+
+
 def end_fork(error: BaseException | None) -> None:
     """End a process that a step has forked as the interpreter would, without touching our state.
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from asyncflow import codec
 from asyncflow.errors import TransitionError
 from asyncflow.flow.bound_task import artifacts_of
-from asyncflow.workers.process.step_forks import EndingForks
+from asyncflow.workers.process import step_forks
+from asyncflow.workers.process.step_forks import EndingForks, end_if_forked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -100,11 +101,12 @@ class TaskResult:
 
         `wait_for_more` returns how many items may have been yielded in all, once that has grown.
         """
-        name, key = self._foreach or "", self._order.key
+        name, key, process = self._foreach or "", self._order.key, step_forks.present
         with EndingForks():
             source, stream = self._artifacts.begin_stream(self._task.flow, name, key, tell)
             with stream:
                 for item in source:
+                    end_if_forked(process)  # the generator goes on in its child, too
                     stream.add(item)
                     while stream.is_ahead:
                         stream.allow(wait_for_more())
@@ -135,9 +137,11 @@ class TaskResult:
 
         begin = partial(artifacts.begin_stream, self._task.flow, name, key, tell)
         source, stream = await in_thread(begin)
+        process = step_forks.present
         with stream:
             if hasattr(type(source), "__aiter__"):
                 async for item in source:
+                    end_if_forked(process)
                     if codec.are_small([item]) and not self._run.order.durable:
                         stream.add(item)
                     else:
