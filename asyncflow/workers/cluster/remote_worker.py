@@ -18,7 +18,7 @@ from asyncflow.workers.messages import (
     Succeeded,
     begun_by,
 )
-from asyncflow.workers.report_stream import ReportStream
+from asyncflow.workers.report_stream import Reports, ReportStream, WholeAttempts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -181,12 +181,16 @@ class RemoteWorker:
         """Report again."""
         self.where.post("resume", self.token)
 
-    def unpack(self, data: bytes) -> list[ReportMessage]:
+    def unpack(self, data: bytes) -> Reports:
         """Unpack its reports, and note which attempts have begun and ended."""
-        reports = self._reports.feed(data)
-        for report in reports:
-            self.note(report)
-        return reports
+        parts = self._reports.feed_together(data)
+        for part in parts:
+            if isinstance(part, WholeAttempts):
+                for key in part.keys:
+                    self._sent.pop(key, None)
+            else:
+                self.note(part)
+        return Reports(parts)
 
     def note(self, report: ReportMessage) -> None:
         """Note what a report says of its attempts."""
