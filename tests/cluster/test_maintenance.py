@@ -254,10 +254,10 @@ def test_who_lets_go_takes_nothing_from_who_is_next(
 
     def enter(_point: str) -> None:
         commit_points.watcher = None
-        following = object_marks.collecting(store, pytest.fail)  # type: ignore[arg-type]  # this one is in an object store
+        following = object_marks.collecting(store, pytest.fail)  # type: ignore[arg-type]  # the fixture gives an object store
         entered.append((following, following.__enter__()))
 
-    with object_marks.collecting(store, pytest.fail) as first:  # type: ignore[arg-type]  # this one is in an object store
+    with object_marks.collecting(store, pytest.fail) as first:  # type: ignore[arg-type]  # the fixture gives an object store
         first.beat()
         monkeypatch.setattr(
             commit_points,

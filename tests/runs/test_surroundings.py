@@ -221,7 +221,7 @@ async def test_each_task_has_its_own_context_and_finds_the_process_as_it_was(eng
 class Incomparable:
     """A handler that can be compared with nothing, and has no hash."""
 
-    __hash__ = None  # type: ignore[assignment] # that is how Python says it
+    __hash__ = None  # type: ignore[assignment] # a class without a hash has None here
 
     def __eq__(self, other: object) -> bool:
         """Refuse."""

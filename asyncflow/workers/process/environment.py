@@ -228,7 +228,7 @@ class EnvironmentSnapshot:
             OSError: The working directory is gone, or may not be entered.
         """
         try:
-            is_there = getcwd() == self._cwd  # noqa: PTH109 - as text
+            is_there = getcwd() == self._cwd  # noqa: PTH109 - compared as text: a `Path` takes several times as long
         except FileNotFoundError:
             is_there = False
         if self._cwd and not is_there:
