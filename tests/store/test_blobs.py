@@ -18,6 +18,7 @@ from asyncflow.errors import ArtifactCorruptError, ArtifactMissingError, StoreEr
 from asyncflow.store import blobs as blobs_module
 from asyncflow.store.blobs import TOUCH_SECONDS, BlobStore, verified
 from asyncflow.store.layout import Layout
+from tests.support.leftovers import running_threads
 
 DATA = b"some bytes " * 500
 DIGEST = codec.digest(DATA)
@@ -118,13 +119,13 @@ def test_a_damaged_blob_that_is_put_again_is_healed(layout, blobs, damage):
 def test_a_large_blob_is_hashed_while_it_is_written(layout, blobs, monkeypatch):
     """It gets the same name, and nothing is left of it where it was there already."""
     monkeypatch.setattr(blobs_module, "_TOGETHER_BYTES", 1)
-    threads = threading.active_count()
+    before = running_threads()
     assert blobs.put_new([DATA[:100], DATA[100:]], len(DATA)) == DIGEST
-    before = path_of(layout).stat()
+    written = path_of(layout).stat()
     assert blobs.put_new([DATA], len(DATA)) == DIGEST
-    assert path_of(layout).stat() == before
+    assert path_of(layout).stat() == written
     assert files(layout) == [name_of()]
-    assert threading.active_count() == threads
+    assert running_threads() - before == set()
 
 
 def test_a_blob_of_some_megabytes_is_hashed_in_pieces_as_it_is_written(layout, blobs, hashes):

@@ -5,7 +5,6 @@ import os
 import resource
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,12 @@ import pytest
 from asyncflow.errors import StoreError
 from asyncflow.store import files, segments
 from asyncflow.store.files import open_file, read_at, read_writable_at, write_all
+from tests.support.leftovers import open_descriptors
 from tests.support.store_files import segment_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextmanager
@@ -163,21 +164,16 @@ def test_short_reads_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert read_writable_at(str(path), 1, 8) == b"12345678"
 
 
-def open_files() -> int:
-    """How many files this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def test_few_files_are_open_at_once(tmp_path: Path):
     """However many segments are read from, the oldest are closed."""
-    before = open_files()
+    before = open_descriptors()
     for number in range(200):
         path = tmp_path / str(number)
         path.write_bytes(b"x")
         read_at(str(path), 0, 1)
-    assert open_files() <= before + files._OPEN_FILES
+    assert len(open_descriptors() - before) <= files._OPEN_FILES
     open_file.cache_clear()
-    assert open_files() <= before
+    assert open_descriptors() - before == set()
 
 
 def test_a_file_in_use_is_not_closed_by_the_cache(tmp_path: Path):

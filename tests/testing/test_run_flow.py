@@ -23,6 +23,7 @@ from asyncflow.errors import NotFoundError, ParameterError, RunFailedError
 from asyncflow.testing import run_flow
 from asyncflow.testing.retry_clock import RetryClock
 from asyncflow.testing.whole_flow import RunAs, carry_out
+from tests.support.leftovers import open_descriptors, running_threads
 
 
 def fetch():
@@ -203,9 +204,10 @@ def test_what_cannot_be_started_is_an_error():
 def test_nothing_is_left_open():
     """Neither threads nor descriptors."""
     run_flow(Whole)
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number matters
+    descriptors, threads = open_descriptors(), running_threads()
     run_flow(Whole)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208 - only their number matters
+    assert open_descriptors() - descriptors == set()
+    assert running_threads() - threads == set()
 
 
 def state_of_process():
