@@ -18,6 +18,7 @@ import warnings
 from contextlib import contextmanager, suppress
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -433,7 +434,7 @@ class Leftovers:
         self._before = self._count()
 
     @staticmethod
-    def _count() -> dict[str, set[object]]:
+    def _count() -> dict[str, set[Any]]:
         return {
             "tasks": {task.get_name() for task in asyncio.all_tasks()},
             "threads": {thread.name for thread in threading.enumerate()},
