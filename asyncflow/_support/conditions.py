@@ -9,6 +9,9 @@ So the engine never waits for a callback. It waits for a *condition*, which can 
 time. Code that changes a condition has it checked at once, and nearly every wait ends that way. In
 addition, all conditions of an event loop are checked from time to time while an engine works, and
 when all asyncio tasks are cancelled. Components that rely on callbacks first repair lost ones.
+
+The call that wakes a task is a callback, too. A waiter repeats it with each check until the task
+goes on (`asyncflow._support.waiter`).
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
+
+from asyncflow._support.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,7 +73,7 @@ class _Waits:
         If that call is lost, whoever looks again begins anew.
         """
         for condition in conditions[:_AT_ONCE]:
-            condition.look()
+            condition.look_again()
         rest = conditions[_AT_ONCE:]
         if rest:
             loop.call_soon(self._look_at, loop, rest)
@@ -98,9 +103,14 @@ def look_again_soon(loop: asyncio.AbstractEventLoop) -> None:
         waits.soon = loop.call_soon(waits.look, loop)
 
 
-def call_again(part: CalledBack) -> None:
-    """Register a component with the running event loop, for as long as it is referenced."""
-    _waits_on(asyncio.get_running_loop()).parts.add(part)
+def call_again(part: CalledBack, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    """Register a component with the event loop that runs, or another; while it is referenced."""
+    _waits_on(loop or asyncio.get_running_loop()).parts.add(part)
+
+
+def call_no_more(part: CalledBack, loop: asyncio.AbstractEventLoop) -> None:
+    """Forget a component that relies on no callback any more."""
+    _waits_on(loop).parts.discard(part)
 
 
 def _nothing() -> None:
@@ -154,7 +164,7 @@ class Condition:
         self._holds = holds
         self._loop = asyncio.get_running_loop()
         self._waits = _waits_on(self._loop)
-        self._waiters: list[tuple[asyncio.Future[None], float | None]] = []  # each with its end
+        self._waiters: list[tuple[Waiter[None], float | None]] = []  # each with its end
 
     def look(self, *_: object) -> None:
         """Check the condition, and wake the waiters if it holds."""
@@ -165,11 +175,17 @@ class Condition:
             if (holds or (end is not None and end <= now)) and not waiter.done():
                 waiter.set_result(None)
 
+    def look_again(self) -> None:
+        """Check the condition, and wake waiters again whose wake-up call was lost."""
+        for waiter, _ in self._waiters:
+            waiter.wake_again()
+        self.look()
+
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait until the condition holds, for at most `seconds`; return whether it does."""
         if self._holds():
             return True
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: Waiter[None] = Waiter(loop=self._loop)
         end = None if seconds is None else self._loop.time() + seconds
         # No timeout, which would have to cancel the task: see `UncancellableTask`.
         # It does not look at the clock, which may differ from the timer's by a rounding error.
@@ -194,7 +210,7 @@ class Condition:
         return f"<Condition {len(self._waiters)} waiting>"
 
 
-def _wake(waiter: asyncio.Future[None]) -> None:
+def _wake(waiter: Waiter[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from asyncflow._support.conditions import look_again_soon, until
+from asyncflow._support.conditions import call_again, call_no_more, look_again_soon, until
 from asyncflow.errors import AsyncflowError
 
 if TYPE_CHECKING:
@@ -93,7 +95,51 @@ def _shield() -> AbstractContextManager[object]:
     return anyio.CancelScope(shield=True)
 
 
-class UncancellableTask(asyncio.Task[Result]):
+class SureTask(asyncio.Task[Result]):
+    """A task that begins even if the call that should begin it was lost."""
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, Result],
+        *,
+        name: str | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        loop = loop or asyncio.get_running_loop()
+        self._own_context = copy_context()
+        self._tries = 1  # how often the loop was given its first step
+        super().__init__(work, loop=loop, name=name, context=self._own_context)
+        call_again(self, loop)
+
+    @property
+    def _has_begun(self) -> bool:
+        return self.done() or inspect.getcoroutinestate(self._work) != inspect.CORO_CREATED
+
+    @property
+    def _work(self) -> Coroutine[Any, Any, Result]:
+        return cast("Coroutine[Any, Any, Result]", self.get_coro())
+
+    def call_again(self) -> None:
+        """Begin if the call that should do it was lost, as `CalledBack` says."""
+        if self._has_begun:
+            call_no_more(self, self.get_loop())
+        else:  # the loop keeps the order of calls: the first step, if it is there, comes before
+            self.get_loop().call_soon(self._begin_again, self._tries)
+
+    def _begin_again(self, tries: int) -> None:
+        if self._has_begun or tries != self._tries:
+            return
+        self._tries += 1
+        callbacks, cancellations = self._callbacks or (), self.cancelling()
+        name, context = self.get_name(), self._own_context
+        super().__init__(self._work, loop=self.get_loop(), name=name, context=context)
+        for function, context in callbacks:
+            self.add_done_callback(function, context=context)
+        if cancellations:
+            self.cancel()
+
+
+class UncancellableTask(SureTask[Result]):
     """A task that is asked to end instead of being cancelled.
 
     No exception is thrown into it, so timeouts and cancel scopes have no effect inside it: code
@@ -111,7 +157,7 @@ class UncancellableTask(asyncio.Task[Result]):
     ) -> None:
         """Create it. A cancellation calls `ask`; without `ask` it is ignored."""
         self._ask = ask
-        super().__init__(work, loop=loop or asyncio.get_running_loop(), name=name)
+        super().__init__(work, loop=loop, name=name)
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - as in the base class
         """Ask the task to end."""

@@ -6,12 +6,12 @@ files open for. Used on one event loop; needs no asyncio task of its own.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
 from heapq import heapify, heappop, heappush
 from typing import Final
 
+from asyncflow._support.waiter import Waiter
 from asyncflow.errors import EngineClosedError
 
 _RUN_DESCRIPTORS: Final = 2
@@ -44,7 +44,8 @@ class Admission:
         self._most = most  # 0 for no limit
         self._inside: set[object] = set()
         self._numbers = 0
-        self._line: list[tuple[int, int, asyncio.Future[object]]] = []  # a heap
+        self._line: list[tuple[int, int, Waiter[None], object]] = []  # a heap
+        self._waiting: set[Waiter[None]] = set()  # also who was admitted, until that goes on
 
     @property
     def inside(self) -> int:
@@ -60,45 +61,60 @@ class Admission:
         """Set the limit before the first `enter`; 0 keeps the limit as it is."""
         self._most = min(filter(None, (self._most, most)), default=0)
 
-    async def enter(self, priority: int = 0) -> object:
-        """Wait to be admitted; return what `leave` is given.
+    async def enter(self, priority: int = 0, inside: object | None = None) -> object:
+        """Wait to be admitted; return what `leave` is given: `inside`, or a new object.
 
         Raises:
             EngineClosedError: The engine closes, and nobody is admitted any more.
 
         Cancelled: nothing has changed.
         """
+        inside = object() if inside is None else inside
         if not self._most or (len(self._inside) < self._most and not self._line):
-            inside = object()
             self._inside.add(inside)
             return inside
         self._numbers += 1
-        place = -priority, self._numbers, asyncio.get_running_loop().create_future()
-        heappush(self._line, place)
+        waiter: Waiter[None] = Waiter()
+        place = -priority, self._numbers, waiter, inside
+        self._waiting.add(waiter)
         try:
-            return await place[2]
-        except asyncio.CancelledError:
+            heappush(self._line, place)
+            await waiter
+        except BaseException:
             if place in self._line:
                 self._line.remove(place)
                 heapify(self._line)
-            elif not place[2].cancelled() and place[2].exception() is None:
-                self.leave(place[2].result())  # admitted just before: pass the place on
+            self.leave(inside)  # admitted just before: pass the place on
             raise
+        finally:
+            self._waiting.discard(waiter)
+        return inside
 
     def leave(self, inside: object) -> None:
         """Leave, so that the next one is admitted. Harmless when repeated."""
         self._inside.discard(inside)
-        self.call_again()
+        self._admit()
 
     def call_again(self) -> None:
-        """Admit those for whom there is a place, also if a call of `leave` was broken off."""
-        while self._line and len(self._inside) < self._most:
-            future = self._line[0][2]
-            if not future.done():
-                admitted = object()
-                future.set_result(admitted)
-                self._inside.add(admitted)
-            heappop(self._line)  # last: an exception above must not lose who waits
+        """Admit those for whom there is a place, in case a call that should do it was broken off.
+
+        Whoever was admitted is woken again, in case the call that should do that was lost.
+        """
+        for waiter in self._waiting:
+            waiter.wake_again()
+        self._admit()
+
+    def _admit(self) -> None:
+        """Admit those for whom there is a place. An exception anywhere loses nobody."""
+        while self._line:
+            _, _, waiter, inside = self._line[0]
+            if not waiter.cancelled():
+                if len(self._inside) >= self._most and inside not in self._inside:
+                    return
+                self._inside.add(inside)
+                if not waiter.done():
+                    waiter.set_result(None)
+            heappop(self._line)
 
     def close(self) -> None:
         """End all waits with an error."""

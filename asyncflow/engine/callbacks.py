@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from asyncflow._support import log
-from asyncflow._support.event_loop import check_loop
+from asyncflow._support.event_loop import SureTask, check_loop
 from asyncflow._support.tracebacks import describe_exception
 from asyncflow.engine.subscription import Subscription
 from asyncflow.events.types import Event
@@ -33,7 +33,7 @@ class Callback:
         self._subscription = subscription
         self._callback = callback
         self._loop = asyncio.get_running_loop()
-        self.task = self._loop.create_task(self._call_for_each(), name=repr(self))
+        self.task: SureTask[None] = SureTask(self._call_for_each(), name=repr(self))
         """The task that calls it."""
         self.done = asyncio.Event()
         """Set once the last call has returned."""

@@ -199,9 +199,11 @@ class Engine(Starter, Watchable):
         self._open = False
         self._closed = True
         self._keep_looking()
-        _, cancelled = await run_to_completion(
-            self._close()
-        )  # to the end, even if the caller is cancelled
+        try:  # to the end, even if the caller is cancelled
+            _, cancelled = await run_to_completion(self._close())
+        finally:
+            if self._looking is not None:
+                self._looking.cancel()
         if cancelled is not None:
             raise cancelled
 
@@ -217,8 +219,6 @@ class Engine(Starter, Watchable):
             finally:
                 await self._pools.close()
                 self._limits.close()
-                if self._looking is not None:
-                    self._looking.cancel()
 
     async def _end_runs(self) -> None:
         self._admission.close()
@@ -264,8 +264,9 @@ class Engine(Starter, Watchable):
         """Start the run that `prepare` creates; in a thread, because that reads files."""
         self._check_open()
         self._keep_looking()
-        inside = await self._admission.enter(options.priority)
+        inside = object()
         try:
+            await self._admission.enter(options.priority, inside)
             self._check_open()
             surroundings = self._look_around(self._dispatcher.executor.environment)
             creating = self._create(prepare, options, surroundings, inside)

@@ -21,6 +21,7 @@ from itertools import count
 from typing import Final
 
 from asyncflow._support.conditions import call_again
+from asyncflow._support.waiter import Waiter
 
 _TURN_SECONDS: Final = 0.0005  # the time of a loop's turn above which fewer pieces are admitted
 # the time of a turn after which work under way stops as soon as it can, and no piece begins
@@ -37,7 +38,8 @@ class LoopBudget:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         # a heap, by number and by how often it was let go on
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[int, int, Waiter[None]]] = []
+        self._waiting: set[Waiter[None]] = set()  # also those that were let go on, until they do
         self._numbers = count()
         self._at_once = _MOST  # pieces admitted in a turn
         self._admitted = 0  # admitted in this turn
@@ -53,10 +55,14 @@ class LoopBudget:
         if not first or self._admitted >= self._at_once or self._is_late:
             number = next(self._numbers)
             for again in count():
-                waiter = self._loop.create_future()
+                waiter: Waiter[None] = Waiter(loop=self._loop)
                 heappush(self._waiters, (number, again, waiter))
-                self._watch()
-                await waiter
+                self._waiting.add(waiter)
+                try:
+                    self._watch()
+                    await waiter
+                finally:
+                    self._waiting.discard(waiter)
                 self._let_go -= 1
                 if not self._is_late:
                     break  # else others have taken the time: it keeps its number
@@ -102,7 +108,9 @@ class LoopBudget:
             self._turning = self._loop.call_soon(self._next) if goes_on else None
 
     def call_again(self) -> None:
-        """Begin the next turn if none has begun for long: the call that should do it was lost."""
+        """Begin the next turn, and let go on who should, if the call that should do it was lost."""
+        for waiter in self._waiting:
+            waiter.wake_again()
         if self._turning and self._loop.time() - self._turn_began > _LOST_SECONDS:
             self._turning.cancel()  # else it would go on beside the one that follows
             self._next()

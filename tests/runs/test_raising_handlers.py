@@ -90,27 +90,33 @@ async def ended(awaitable):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("first", range(10))
-@pytest.mark.parametrize(("flow", "places"), [(Wide, 6000), (Mixed, 9000)])
+@pytest.mark.parametrize(
+    ("flow", "places", "in_asyncio"),
+    [(Wide, 6000, False), (Mixed, 18000, False), (Mixed, 1000, True)],
+)
 async def test_a_run_ends_wherever_a_handler_raises_and_the_engine_goes_on(
-    tmp_path, flow, places, first
+    tmp_path, flow, places, in_asyncio, first
 ):
     """It succeeds, or its error says what has happened; then it can be resumed, and others run."""
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _what: None)
     async with Engine(store=tmp_path, workers=2) as engine:
         await engine.run(flow)
+        raised = 0
         for number in range(PLACES):
             at = 1 + (first + 10 * number) * places // (10 * PLACES)
-            handler = RaisingHandler(at)
+            handler = RaisingHandler(at, in_asyncio=in_asyncio)
             with handler.at_work():
                 (outcome,) = await ended(engine.run(flow))
+            raised += handler.has_raised
             if isinstance(outcome, BaseException):
-                assert isinstance(outcome, SignalError | AsyncflowError), at
+                assert isinstance(outcome, SignalError | AsyncflowError), (at, handler.where)
                 assert handler.has_raised, at
                 for handle in await engine.resume_interrupted(flow):
                     (resumed,) = await ended(handle)
                     assert resumed.status is Status.SUCCEEDED, at
             (again,) = await ended(engine.run(flow))
             assert again.status is Status.SUCCEEDED, at
+    assert raised > PLACES // 2
 
 
 PROGRAM = """
