@@ -61,6 +61,8 @@ _TIMES: Final = frozenset({date, datetime, time, timedelta})
 _ZONES: Final = frozenset({type(None), timezone})
 _PICKLE: Final = int(Encoding.PICKLE)  # a plain number: comparing with it takes half of the time
 _ATOMS: Final = frozenset({bool, float, int, type(None)})
+_LARGE: Final = 1 << 256  # a larger number is no small atom
+_SHORT_CHARACTERS: Final = 1000  # nor is a longer text
 
 
 class Encoded(NamedTuple):
@@ -136,6 +138,15 @@ def encode_atom(value: Any, most: int) -> bytes | None:
         return None
     data = pickle.dumps(value, PROTOCOL)
     return data if len(data) <= most else None
+
+
+def is_small_atom(value: object) -> bool:
+    """Whether this is a number, a short text, a truth value or None, of no more than some KB."""
+    if type(value) is int:
+        return -_LARGE < value < _LARGE
+    if type(value) is str:
+        return len(value) <= _SHORT_CHARACTERS
+    return type(value) in _ATOMS
 
 
 def text_stream(size: int) -> tuple[bytes, bytes]:

@@ -36,12 +36,19 @@ from blake3 import blake3
 
 from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec.classes import CodeMissingError, adopt_code
-from asyncflow.codec.encoded import ALIGNMENT, batches, decode_value, encode_atom, encode_value
+from asyncflow.codec.encoded import (
+    ALIGNMENT,
+    batches,
+    decode_value,
+    encode_value,
+    is_small_atom,
+)
+from asyncflow.codec.pickles import PROTOCOL
 from asyncflow.codec.short_text import ShortTexts
 from asyncflow.values import ITEM_DIGEST_BYTES, Encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import IO
 
     from asyncflow.codec.encoded import Encoded
@@ -229,27 +236,38 @@ class ItemsEncoder:
         Raises:
             ArtifactPickleError: An item cannot be pickled.
         """
-        atoms: list[bytes] = []
+        atoms: list[object] = []
         for item in items:
-            data = encode_atom(item, _JOINED_BYTES)
-            if data is not None:
-                atoms.append(self._add_atom(item, data))
+            if is_atom := is_small_atom(item):
+                atoms.append(item)
                 if len(atoms) < _ATOMS_AT_ONCE:
                     continue
             if atoms:
-                yield atoms
+                yield self._add_atoms(atoms)
                 atoms = []
-            if data is None:
+            if not is_atom:
                 yield from self.add(item)
         if atoms:
-            yield atoms
+            yield self._add_atoms(atoms)
 
-    def _add_atom(self, item: object, data: bytes) -> bytes:
-        """Add an item whose pickle this is; the bytes of the item and its text."""
-        text = self.text_of(item)
-        prefix = _PLACE.pack(self.size, len(data) | _ATOM)
-        self._enter(prefix, blake3(prefix + data).digest(_DIGEST_BYTES), len(data) + len(text))
-        return data + text
+    def _add_atoms(self, items: Sequence[object]) -> list[bytes]:
+        """Add numbers, short texts, truth values and None; the bytes of each with its text.
+
+        Half of the time is the hash's.
+        """
+        size, table, found = self.size, self._table, []
+        for item in items:
+            data, text = pickle.dumps(item, PROTOCOL), self.text_of(item)
+            prefix = _PLACE.pack(size, len(data) | _ATOM)
+            table += prefix + blake3(prefix + data).digest(_DIGEST_BYTES)
+            both = data + text
+            found.append(both)
+            size += len(both)
+        self.size = size
+        self.count += len(found)
+        if len(table) >= _TABLE_BYTES:
+            self._put_aside()
+        return found
 
     def _enter(self, prefix: bytes, digest: bytes, size: int) -> None:
         """Note an item in the table."""

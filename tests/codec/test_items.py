@@ -54,7 +54,8 @@ def test_each_item_can_be_read_by_itself():
 
 
 ATOMS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary())
-LONG = st.sampled_from(["ä" * 300, "a" * 5000, "\ud800", 10**50, np.arange(10), [1, 2], {"a": 1}])
+NUMBERS = [10**50, 1 << 256, (1 << 256) - 1, -(1 << 256)]
+LONG = st.sampled_from(["ä" * 300, "a" * 5000, "\ud800", *NUMBERS, np.arange(10), [1, 2], {"a": 1}])
 
 
 @given(st.lists(ATOMS | LONG, max_size=20), st.sampled_from([1, 3, 300]))
