@@ -143,6 +143,20 @@ def is_whole(manifest: bytes) -> bool:
     return manifest[0] in _MAPS if manifest else True
 
 
+_CHANGES: Final = re.compile(
+    rb"\x93(?:(?<=\xc4.\x93)|(?<=\xc5..\x93)|(?<=\xc6....\x93))", re.DOTALL
+)
+"""msgpack's first byte of an array of three, right behind the head of bytes."""
+
+
+def changes_in(data: bytes) -> list[int]:
+    """Where packed manifests that are not whole may begin in bytes of a journal.
+
+    Each that begins there is among the places; other bytes may look alike.
+    """
+    return [found.start() for found in _CHANGES.finditer(data)]
+
+
 def unpack_manifest(data: bytes) -> Manifest:
     """Undo `pack_manifest`.
 

@@ -46,7 +46,7 @@ _HEARD_MESSAGES: Final = 1000  # that may wait for the engine before no more are
 _FULL_SECONDS: Final = 0.005
 _RECORDS_BYTES: Final = 1 << 18  # of records in a message
 _SMOOTHING: Final = 0.2  # of the latency
-_READ_RECORDS: Final = 128  # before others get a turn of the loop: half a millisecond
+_FEW_RECORDS: Final = 8  # which are read in one turn of the loop
 
 _Reading: TypeAlias = StartTask | StartItems | MoreInputs
 """An order for which something of the journal is read."""
@@ -281,9 +281,9 @@ class AgentConnection:
             self._outbox.put(pack_message("file", run, name, inputs))
         missing = there.known.missing(offsets_in(order, inputs))
         parts: set[Part] = set()
-        for number, offset in enumerate(missing, 1):
-            parts.update(there.records.parts(offset, missing[-1], there.known.offsets))
-            if number % _READ_RECORDS == 0:
+        for some in there.records.parts_at(missing, there.known.offsets):
+            parts.update(some)
+            if len(missing) > _FEW_RECORDS:
                 await asyncio.sleep(0)
         message: list[int | bytes] = []
         size = 0
@@ -296,7 +296,8 @@ class AgentConnection:
                 await asyncio.sleep(0)
         if message:
             self._outbox.put(pack_message("records", run, message))
-        there.known.add(parts)
+        there.known.add(missing)
+        there.known.add(offset for offset, _ in parts)
 
     def _close_run(self, run: int, token: int) -> None:
         """A worker has a run open no more. When none has, the node deletes its files."""

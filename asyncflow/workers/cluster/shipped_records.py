@@ -9,12 +9,21 @@ Everything here reads the journal, so it belongs into a thread that may wait for
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from itertools import chain
+from itertools import chain, filterfalse, islice
+from operator import sub
 from typing import TYPE_CHECKING, Final
 
 from asyncflow.errors import RecordError
-from asyncflow.events.manifests import is_whole, ref_of, unpack, unpack_ref, unpack_told
+from asyncflow.events.manifests import (
+    changes_in,
+    is_whole,
+    ref_of,
+    unpack,
+    unpack_ref,
+    unpack_told,
+)
 from asyncflow.events.records import MAX_TASK, manifest_in, unpack_result
 from asyncflow.store import open_store
 from asyncflow.store.frames import PREFIX_BYTES
@@ -24,7 +33,7 @@ from asyncflow.workers.messages import MoreInputs, StartItems, StartTask
 from asyncflow.workers.packed_numbers import unpack_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from asyncflow.events.manifests import Told
     from asyncflow.values import Outcome
@@ -33,6 +42,9 @@ if TYPE_CHECKING:
 _KNOWN_PARTS: Final = 1 << 14  # remembered for a node and run: some 2 MB
 _PIECE_BYTES: Final = 1 << 17  # the longest piece of which more than one part is made
 _GAP_BYTES: Final = 512  # between two parts: these bytes cost less than a piece more
+_NEAR_BYTES: Final = 1024  # from the begin of a record to the next one that goes with it
+_FEW_RECORDS: Final = 8  # near each other: fewer are read one by one
+_READ_RECORDS: Final = 128  # one by one, before others get a turn: half a millisecond
 _ARRIVAL_NUMBERS: Final = 3  # of `MoreInputs`: the last is no offset
 
 Part = tuple[int, int]
@@ -63,6 +75,42 @@ class RunRecords:
             OSError: It cannot be read.
         """
         return self._stored.read_file(name, most=MAX_TASK * 8)
+
+    def parts_at(
+        self, offsets: Sequence[int], known: Collection[int]
+    ) -> Iterator[Collection[Part]]:
+        """The `parts` of the records at these offsets, which ascend.
+
+        After each that it yields, others should have a turn: it took half a millisecond at most.
+        Records that lie near each other are one part, with what is between them: nothing is done
+        for each of them, as long as it names no other part.
+
+        Raises:
+            JournalError: As in `parts`. A record that is damaged may be found by its reader only.
+        """
+        for near in _near(offsets):
+            alone: Sequence[int] = near
+            if len(near) >= _FEW_RECORDS:
+                begin, last = near[0], near[-1]
+                parts = self.parts(last, 0, known)
+                yield [*parts, (begin, last + parts[0][1] - begin)]
+                alone = self._naming_others(near, self._journal.read_bytes(last - begin, begin))
+            for at in range(0, len(alone), _READ_RECORDS):
+                some = alone[at : at + _READ_RECORDS]
+                yield [part for each in some for part in self.parts(each, near[-1], known)]
+
+    def _naming_others(self, near: Sequence[int], data: bytes) -> list[int]:
+        """Those of records near each other that may name other parts; `data` has all but the last.
+
+        What is found between two records counts as the first one's.
+        """
+        places = changes_in(data)
+        at = data.find(self._file_bytes)
+        while at >= 0:
+            places.append(at)
+            at = data.find(self._file_bytes, at + 1)
+        begin = near[0]
+        return sorted({near[bisect_right(near, begin + at) - 1] for at in places})
 
     def parts(self, offset: int, final: int, known: Collection[int]) -> list[Part]:
         """The record at an offset, those that its manifest changes, and values that they name.
@@ -133,6 +181,17 @@ def _joined(parts: Iterable[Part]) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
+def _near(offsets: Sequence[int]) -> Iterator[Sequence[int]]:
+    """The offsets, together as far as they lie near each other and belong into one piece."""
+    steps = map(sub, islice(offsets, 1, None), offsets)
+    begin = 0
+    for end in (*(at for at, step in enumerate(steps, 1) if step > _NEAR_BYTES), len(offsets)):
+        while begin < end:
+            upto = bisect_left(offsets, offsets[begin] + _PIECE_BYTES, begin, end)
+            yield offsets[begin:upto]
+            begin = upto
+
+
 class KnownParts:
     """The parts of one run's journal that one node has, by their offsets."""
 
@@ -140,19 +199,17 @@ class KnownParts:
         self.offsets: OrderedDict[int, None] = OrderedDict()
         """Where they lie; those that were asked for last are the last."""
 
-    def missing(self, offsets: Iterable[int]) -> list[int]:
-        """Those of the offsets at which nothing is known, from the first of the journal on."""
-        missing = set()
-        for offset in offsets:
-            if offset in self.offsets:
+    def missing(self, offsets: Sequence[int]) -> list[int]:
+        """Those of the offsets at which nothing is known, in order, each once."""
+        missing = sorted(set(filterfalse(self.offsets.__contains__, offsets)))
+        if len(missing) < len(offsets):
+            for offset in filter(self.offsets.__contains__, offsets):
                 self.offsets.move_to_end(offset)
-            else:
-                missing.add(offset)
-        return sorted(missing)
+        return missing
 
-    def add(self, parts: Iterable[Part]) -> None:
-        """Count parts as known."""
-        self.offsets.update(dict.fromkeys(offset for offset, _ in parts))
+    def add(self, offsets: Iterable[int]) -> None:
+        """Count what lies at these offsets as known."""
+        self.offsets.update(dict.fromkeys(offsets))
         while len(self.offsets) > _KNOWN_PARTS:
             self.offsets.popitem(last=False)  # it may be sent again
 
@@ -160,14 +217,13 @@ class KnownParts:
         return f"<KnownParts: {len(self.offsets)}>"
 
 
-def offsets_in(order: OrderMessage, inputs: bytes = b"") -> Iterator[int]:
+def offsets_in(order: OrderMessage, inputs: bytes = b"") -> list[int]:
     """The offsets of the records that a worker reads to carry an order out.
 
     `inputs` is the file of a wide join's inputs.
     """
-    for offset in _offsets_in(order, inputs):
-        if offset >= FIRST_RECORD:  # otherwise the task before has not ended yet
-            yield offset
+    # At less than the first record's, the task before has not ended yet.
+    return [offset for offset in _offsets_in(order, inputs) if offset >= FIRST_RECORD]
 
 
 def _offsets_in(order: OrderMessage, inputs: bytes) -> Iterable[int]:
