@@ -19,7 +19,10 @@ from asyncflow.events.records import SUCCEEDED, code_of
 from asyncflow.store.artifacts import ArtifactReader
 from asyncflow.store.journal import JournalReader, JournalWriter
 from asyncflow.store.manifests import RecordedManifest
-from asyncflow.testing import run_flow
+from asyncflow.testing import Loopback, run_flow
+from asyncflow.testing.loopback import SocketLink
+from asyncflow.workers.cluster.remote_worker import RemoteWorker
+from asyncflow.workers.cluster.shipped_records import RunRecords
 from asyncflow.workers.local.worker_process import WorkerProcess
 from asyncflow.workers.messages import StartItems, StartTask
 from asyncflow.workers.process.run import Inherited
@@ -105,6 +108,47 @@ async def test_a_write_to_the_journal_has_the_events_of_many_tasks(wide):
     """Each write is handed to a thread and back, which takes as long as ten events."""
     _, counts, _ = wide
     assert counts["writes"] < TASKS / 4
+
+
+@pytest.fixture(scope="module")
+async def wide_on_nodes(tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
+    """How often the engine of such a run did what, with workers on two nodes."""
+    counts: Counter[str] = Counter()
+
+    def heard(data: bytes) -> None:
+        counts.update(reports=1, report_bytes=len(data))
+
+    with pytest.MonkeyPatch.context() as patch:
+        counted(patch, RemoteWorker, "unpack", heard)
+        counted(patch, RemoteWorker, "send", lambda _: counts.update(orders=1))
+        counted(patch, RunRecords, "parts", lambda *_: counts.update(records=1))
+        counted(patch, SocketLink, "push", lambda _: counts.update(requests=1))
+        counted(patch, SocketLink, "poll", lambda _: counts.update(requests=1))
+        store, executor = tmp_path_factory.mktemp("nodes"), Loopback(workers=2, nodes=2)
+        async with Engine(store=store, executor=executor) as engine:
+            await engine.run(Typical)  # nobody knows in the first how long its tasks take
+            counts.clear()
+            await engine.run(Typical)
+    return counts
+
+
+async def test_what_tasks_on_nodes_report_comes_in_few_messages(wide_on_nodes):
+    """Each is handled by itself. It was one for 13 tasks."""
+    counts = wide_on_nodes
+    assert counts["reports"] < TASKS / 20
+    assert counts["report_bytes"] / TASKS < 400
+
+
+async def test_tasks_on_nodes_take_few_requests(wide_on_nodes):
+    """Each takes the engine as long as several tasks: some hundred microseconds."""
+    counts = wide_on_nodes
+    assert counts["requests"] < TASKS / 10
+    assert counts["orders"] < TASKS / 8
+
+
+async def test_a_join_on_a_node_is_sent_its_inputs_together(wide_on_nodes):
+    """None of their records is looked at by itself. They all were, which took as long as a read."""
+    assert wide_on_nodes["records"] < TASKS / 20
 
 
 class Chain(FlowSpec):

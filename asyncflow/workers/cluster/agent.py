@@ -320,7 +320,8 @@ class Agent:
     def on_reports(self, worker: WorkerLink, reports: Sequence[ReportMessage]) -> None:
         """Pass reports on; if too much waits for the driver, let the workers wait."""
         token = self._tokens[worker]
-        self._put("reports", token, b"".join(map(pack_report, reports)))
+        self._outbox.put_reports(token, b"".join(map(pack_report, reports)))
+        self._emptied.clear()
         self._pace.reported(token, reports, self._loop.time())
         self._keep_pace()
         if self._outbox.bytes > _UNSENT_BYTES and not self._all_paused:

@@ -19,6 +19,9 @@ from asyncflow.errors import ClusterError
 
 BATCH_BYTES: Final = 1 << 20
 """A batch gets no further message once it is so long."""
+DATA_BYTES: Final = 1 << 14
+"""The data of a message grows no further once it is so long: some hundred reports of short tasks,
+with which the event loop is busy for half a millisecond."""
 _NUMBER_BYTES: Final = 8
 _pack: Final = msgpack.Packer(unicode_errors="surrogateescape").pack
 
@@ -34,6 +37,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._waiting: deque[bytes] = deque()
+        self._growing: dict[int, list[bytes]] = {}  # data of messages, by token
         self._batch = b""  # until it is acknowledged
         self._number = 0  # of the latest batch
         self.bytes = 0
@@ -41,12 +45,34 @@ class Outbox:
 
     def put(self, packed: bytes) -> None:
         """Add a packed message."""
+        for token in [*self._growing]:
+            self._end_growing(token)
         self._waiting.append(packed)
         self.bytes += len(packed)
 
+    def put_reports(self, token: int, data: bytes) -> None:
+        """Add `["reports", token, data]`, in one message with the reports before, if it may be.
+
+        Each message costs the other side more than what is in it. So the reports of one worker that
+        go into the same batch share a message, unless another message has come between, or it gets
+        long. Reports of other workers may overtake them.
+        """
+        growing = self._growing.setdefault(token, [])
+        growing.append(data)
+        self.bytes += len(data)
+        if sum(map(len, growing)) >= DATA_BYTES:
+            self._end_growing(token)
+
+    def _end_growing(self, token: int) -> None:
+        data = b"".join(self._growing.pop(token))
+        self._waiting.append(pack_message("reports", token, data))
+        self.bytes += len(self._waiting[-1]) - len(data)
+
     def batch(self) -> bytes:
         """The oldest batch that was not acknowledged; empty if there is none."""
-        if not self._batch and self._waiting:
+        if not self._batch and self.has_more:
+            for token in [*self._growing]:
+                self._end_growing(token)
             self._number += 1
             pieces, size = [self._number.to_bytes(_NUMBER_BYTES, "little")], 0
             while self._waiting and size < BATCH_BYTES:
@@ -69,7 +95,7 @@ class Outbox:
     @property
     def has_more(self) -> bool:
         """Whether there is more than the batch that was made."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._growing)
 
     @property
     def sent(self) -> int:
@@ -78,7 +104,7 @@ class Outbox:
 
     def __bool__(self) -> bool:
         """Whether anything has not been acknowledged."""
-        return bool(self._batch or self._waiting)
+        return bool(self._batch or self.has_more)
 
     def __repr__(self) -> str:
         return f"<Outbox {self._number} batches, {self.bytes} bytes>"
