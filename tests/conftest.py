@@ -6,6 +6,8 @@ import functools
 import inspect
 import os
 import signal
+import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 
 _HANGING_SECONDS: Final = float(os.environ.get("HANGING_SECONDS", "280"))
 """A test that takes longer hangs; below pytest's own limit, which ends the whole process."""
+
+_SIGNALS: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGALRM,
+    signal.SIGCHLD,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+_VARIABLES: Final = frozenset(name for name in os.environ if not name.startswith("PYTEST_"))
 
 # In the background of a script Ctrl-C is ignored, and under nohup the end of the terminal: what a
 # test starts would inherit that.
@@ -81,6 +95,33 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.support.cluster_schedule import ClusterScheduling
 
     return ClusterScheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_its_process_as_it_was() -> Generator[None]:
+    """Fail a test that leaves a change of what all tests of its process share.
+
+    Whether the next ones pass would depend on their order, which differs from run to run.
+    """
+    path, before = sys.path.copy(), _shared()
+    yield
+    sys.path[:] = path  # whoever loads a flow's file, as a command does, puts its folder there
+    assert _shared() == before
+
+
+def _shared() -> dict[str, object]:
+    return {
+        "environment": {  # libraries add some when they are imported
+            name: word
+            for name, word in os.environ.items()
+            if name in _VARIABLES or name.startswith("ASYNCFLOW")
+        },
+        "folder": os.getcwd(),  # noqa: PTH109 - as text, which is quicker
+        "handlers": [signal.getsignal(number) for number in _SIGNALS],
+        "arguments": sys.argv.copy(),
+        "recursion": sys.getrecursionlimit(),
+        "hooks": (sys.excepthook, sys.displayhook, sys.breakpointhook, threading.excepthook),
+    }
 
 
 @pytest.fixture(scope="session")

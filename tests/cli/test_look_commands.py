@@ -914,7 +914,7 @@ def timed(store, capsys):
     def listed(*options):
         assert invoke(["runs", *options, "--json", "--store", str(store)]) == 0
         runs = json.loads(capsys.readouterr().out)
-        return [datetime.fromisoformat(run["created_at"]).minute for run in runs]
+        return [datetime.fromisoformat(run["created_at"]).astimezone().minute for run in runs]
 
     return listed
 

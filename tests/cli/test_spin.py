@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -324,9 +325,9 @@ def test_a_step_that_wants_a_terminal_names_the_command_that_gives_it_one(tmp_pa
     monkeypatch.chdir(tmp_path)
     Path("asking.py").write_text(PROGRAM.replace("6 /", "int(input()) /"))
     failed = asyncflow("run", "asking.py", "--store", "other")
-    named = re.search(r"`asyncflow (step Program/\d+/start/1 --store \S+/other)`", failed.stderr)
+    named = re.search(r"`asyncflow (step Program/\d+/start/1 --store .+/other'?)`", failed.stderr)
     assert named, failed
-    assert typed("8\n", *named[1].split()).status == 0
+    assert typed("8\n", *shlex.split(named[1])).status == 0
 
 
 @pytest.mark.parametrize("given", ["half", "=3", "a b=3"])

@@ -99,7 +99,7 @@ async def traced(engine, provider):
 
 async def spans_of(run_id, exporter):
     """The finished spans of a run, once its own is among them; that comes first."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(180):
         while True:
             found = [
                 span

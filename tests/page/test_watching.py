@@ -26,6 +26,7 @@ from tests.support.page_stores import GRAPH, RUNS, asking, begin, every_kind
 from tests.support.written_runs import RunWriter
 
 WIDTH = 40
+SECONDS = 180  # for what takes milliseconds on an idle machine
 MADE = f"Made/{RUNS['interrupted']}"
 
 
@@ -123,7 +124,7 @@ def test_an_event_comes_within_a_tenth_of_a_second_after_a_silence(tmp_path):
     """The server looks as often after a long time without events as before."""
     run, late = wide(tmp_path / "store"), []
     with asking(tmp_path / "store") as client, watching(client, since=run.seq) as found:
-        for _ in range(5):
+        while not late or (min(late) >= 0.1 and len(late) < 100):  # the machine may be busy
             time.sleep(0.3)
             sent = time.monotonic()
             run.run("work", (WIDTH,))
@@ -131,7 +132,7 @@ def test_an_event_comes_within_a_tenth_of_a_second_after_a_silence(tmp_path):
             next(found)
             late.append(time.monotonic() - sent)
     run.close()
-    assert min(late) < 0.1  # the machine may be busy: one that is in time shows that it is possible
+    assert min(late) < 0.1  # one that is in time shows that it is possible
 
 
 def numbers_in(data):
@@ -173,7 +174,7 @@ def test_fifty_watchers_read_a_journal_once(tmp_path, monkeypatch):
             before = len(reads)
             run.run("work", (WIDTH,))
             run.flush()
-            with anyio.move_on_after(5):
+            with anyio.move_on_after(SECONDS):
                 while not all(len(each) == run.seq for each in seen[1::2]):  # noqa: ASYNC110 - many count
                     await anyio.sleep(0.01)
             group.cancel_scope.cancel()
@@ -309,8 +310,8 @@ def listed(store, read):
 
 
 async def next_list(stream):
-    """The next message about the list, within 20 s."""
-    with anyio.fail_after(20):
+    """The next message about the list."""
+    with anyio.fail_after(SECONDS):
         async for data in stream:
             found = [line[6:] for line in data.decode().splitlines() if line.startswith("data: ")]
             if found:
@@ -331,7 +332,7 @@ def test_what_one_has_found_who_goes_away_others_are_told(tmp_path):
             seen = find()
             if is_last and not held.is_set():
                 held.set()
-                release.wait(20)
+                release.wait(SECONDS)
             return seen
 
         return await anyio.to_thread.run_sync(found, abandon_on_cancel=True)
@@ -523,7 +524,7 @@ def test_a_run_is_cancelled_from_the_page(tmp_path):
                             assert said.json() == {"status": "cancelled"}
             assert data == {"status": "cancelled"}
             text = client.get("/api/runs/Sleepy/latest").json()["what_now"]["text"]
-        engine.wait(20)
+        engine.wait(SECONDS)
     assert "enough" in text
 
 

@@ -652,6 +652,7 @@ async def idle(engine):
 
 async def warned(engine, use):
     """The warnings that come of a handle of a failing run which is used so, and then dropped."""
+    gc.collect()  # what other tests have left may warn, too
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         handle = await engine.start(Misbehaving, how="raise")
@@ -720,6 +721,7 @@ async def test_a_subscriber_of_all_runs_hears_for_dropped_handles(store):
 async def test_a_dropped_handle_of_a_run_that_succeeds_gives_none(store):
     """To start a run and forget it is a way to use an engine."""
     async with Engine(store=store, workers=1) as engine:
+        gc.collect()  # what other tests have left may warn, too
         with warnings.catch_warnings():
             warnings.simplefilter("error", ResourceWarning)
             await engine.start(Linear)

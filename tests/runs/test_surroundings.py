@@ -56,7 +56,16 @@ def look():
 
 
 @pytest.fixture
-async def engine(store):
+def usual(monkeypatch, tmp_path):
+    """A mask and a home as most programs have them, whatever those of the tests are."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+async def engine(usual, store):
     """An open engine with one worker, so that a task always follows another there."""
     async with Engine(store=store, workers=1) as opened:
         yield opened
@@ -64,7 +73,6 @@ async def engine(store):
 
 async def test_a_task_finds_the_programs_surroundings(engine, tmp_path, monkeypatch):
     """Working directory, `sys.path`, arguments and variables as when the run was started."""
-    os.umask(0o022)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(NAME, "set after the engine was opened")
     monkeypatch.setenv("ASYNCFLOW_TEST_BYTES", "caf\udce9")  # not UTF-8

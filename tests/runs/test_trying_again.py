@@ -593,7 +593,7 @@ async def test_cancelling_while_a_wide_joins_inputs_are_written_ends_the_run(eng
     def on(point):
         if point == "inputs.spill":
             loop.call_soon_threadsafe(cancel)
-            cancelled.wait(20)
+            cancelled.wait(180)
 
     monkeypatch.setattr(commit_points, "watcher", on)
     with pytest.raises(RunCancelledError, match="enough"):
