@@ -98,10 +98,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _leaves_its_process_as_it_was() -> Generator[None]:
+def _leaves_its_process_as_it_was(anyio_backend: str) -> Generator[None]:
     """Fail a test that leaves a change of what all tests of its process share.
 
-    Whether the next ones pass would depend on their order, which differs from run to run.
+    Whether the next ones pass would depend on their order, which differs from run to run. For the
+    same reason each test asks for the event loop: one that is not async would find the async
+    fixtures of its file only if an async test came before it.
     """
     path, before = sys.path.copy(), _shared()
     yield

@@ -122,7 +122,8 @@ def test_who_has_seen_all_so_far_is_told_what_follows_once(tmp_path):
 
 def test_an_event_comes_within_a_tenth_of_a_second_after_a_silence(tmp_path):
     """The server looks as often after a long time without events as before."""
-    run, late = wide(tmp_path / "store"), []
+    run = wide(tmp_path / "store")
+    late: list[float] = []
     with asking(tmp_path / "store") as client, watching(client, since=run.seq) as found:
         while not late or (min(late) >= 0.1 and len(late) < 100):  # the machine may be busy
             time.sleep(0.3)
