@@ -44,7 +44,7 @@ class GangWorkers:
     ) -> None:
         """Have no gang; `wake` is called with a run whose gang may begin now."""
         self._slots, self._loop, self._wake = slots, loop, wake
-        self._running = 0
+        self.running = 0
         self._begun = 0
         self._retiring: SureTimer | None = None
         self._waiting: dict[int, TaskSource] = {}
@@ -52,7 +52,7 @@ class GangWorkers:
 
     def may_begin(self, source: TaskSource, step: str, count: int, kind: Kind = None) -> bool:
         """Whether a gang may have so many workers; if not, its run is woken when others end."""
-        if not (self._running or self._slots.resting) or not has_own_workers(source.graph[step]):
+        if not (self.running or self._slots.resting) or not has_own_workers(source.graph[step]):
             return True
         if self._slots.of_kind(kind).has_room_for(
             count, unused="isolate" in source.graph[step].options
@@ -87,12 +87,12 @@ class GangWorkers:
 
     def begin(self) -> None:
         """A gang has got its workers."""
-        self._running += 1
+        self.running += 1
         self._begun += 1
 
     def end(self) -> None:
         """The last node of a gang has ended: those that wait may begin, or the extra workers go."""
-        self._running = max(0, self._running - 1)  # a release that was broken off is repeated
+        self.running = max(0, self.running - 1)  # a release that was broken off is repeated
         self.wake_waiting()
         self._retiring = SureTimer(self._loop, _EXTRA_SECONDS, self._retire_extra, self._begun)
 
@@ -109,10 +109,10 @@ class GangWorkers:
 
     def _retire_extra(self, begun: int) -> None:
         """Let extra workers end, unless a gang has needed them since."""
-        if not self._running and self._begun == begun:
+        if not self.running and self._begun == begun:
             self._slots.retire_extra()
         if self._retiring is not None and self._begun == begun:
             self._retiring.cancel()
 
     def __repr__(self) -> str:
-        return f"<GangWorkers: {self._running} gangs run, {len(self._waiting)} runs wait>"
+        return f"<GangWorkers: {self.running} gangs run, {len(self._waiting)} runs wait>"

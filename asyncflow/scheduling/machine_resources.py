@@ -68,7 +68,8 @@ class MachineResources:
         """Nothing is in use; `wake` is called with a run that should be tried again."""
         self._there, self._wake = there, wake
         self._used = Amounts()
-        self._holders = 0
+        self.holders = 0
+        """How many tasks and gangs have some of it."""
         self._line: OrderedDict[tuple[int, str], TaskSource] = OrderedDict()
         self._warned: set[tuple[int, str]] = set()
 
@@ -80,7 +81,7 @@ class MachineResources:
         """Whether a task of the step may begin; if not, its run is woken when its turn comes."""
         key = source.number, step
         first = next(iter(self._line), key)
-        if first == key and not (self._holders and self._exceeds_what_is_free(amounts)):
+        if first == key and not (self.holders and self._exceeds_what_is_free(amounts)):
             return True
         self._line[key] = source
         return False
@@ -98,14 +99,15 @@ class MachineResources:
                 asked=str(amounts),
                 there=str(self._there),
             )
-        self._used = _sum(self._used, amounts)
-        self._holders += 1
+        used, holders = _sum(self._used, amounts), self.holders + 1
+        self._used, self.holders = used, holders  # together: no signal handler runs in between
         self.leave(source, step)
 
     def give_back(self, amounts: Amounts) -> None:
         """A task, or a gang, has ended."""
-        self._holders = max(0, self._holders - 1)  # a release that was broken off is repeated
-        self._used = _sum(self._used, amounts.times(-1)) if self._holders else Amounts()
+        holders = max(0, self.holders - 1)  # a release that was broken off is repeated
+        used = _sum(self._used, amounts.times(-1)) if holders else Amounts()
+        self._used, self.holders = used, holders
         self._wake_first()
 
     def first_of(self, source: TaskSource) -> str | None:

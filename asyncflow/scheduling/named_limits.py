@@ -182,13 +182,17 @@ class Limits:
         self._keep_reading()
         return all(self._limits[need.name].may_take(waiter, need.bounds) for need in needs)
 
-    def take(self, waiter: Waiter, needs: Sequence[Need]) -> Grant | None:
+    def take(
+        self, waiter: Waiter, needs: Sequence[Need], grant: Grant | None = None
+    ) -> Grant | None:
         """Take all that a task needs; None if that is impossible now: the run is woken later.
+
+        What it takes is noted in `grant`, which whoever may be broken off here has made before.
 
         Raises:
             LimitError: A limit's file cannot be read or written.
         """
-        grant = Grant()
+        grant = Grant() if grant is None else grant
         try:
             for need in needs:
                 if not self._limits[need.name].take(waiter, need.bounds, grant):
@@ -201,6 +205,8 @@ class Limits:
                 return grant
         except BaseException:
             grant.undo()
+            for need in needs:
+                self._limits[need.name].give_back_unnoted()
             raise
         grant.undo()
         return None
@@ -387,8 +393,8 @@ class _Limit:
         if place is None:
             self._block(waiter, self.file.look_seconds)
             return False
+        grant.add(self, place)  # first: `give_back_unnoted` finds what is not in `_places`
         self._places[place] = waiter
-        grant.add(self, place)
         return True
 
     def begin_one(self, waiter: Waiter, per_second: float) -> bool:
@@ -417,6 +423,10 @@ class _Limit:
             self.file.free_place(place, unused=unused)
             del self._places[place]  # last: until then this engine does not take it again
 
+    def give_back_unnoted(self) -> None:
+        """Give back what was taken when an exception broke off what should have noted it."""
+        self.file.keep_only(self._places, self._ticket)
+
     def keep(self, waiter: Waiter, bounds: Bounds) -> None:
         """A task of a run could begin here, and waits for another limit: want one place for it."""
         at_once = self.effective(bounds).at_once
@@ -442,7 +452,7 @@ class _Limit:
         """Note that the limit is not free now, for a reason outside of this engine."""
         self._blocked_until = self._loop.time() + seconds
         if self._ticket is None:
-            self._ticket = self.file.join_line()
+            self._join_line()
         self._wait(waiter)
         self._look_after(seconds)
 
@@ -450,7 +460,7 @@ class _Limit:
         """Take a ticket although a place is free, so that others see that this engine waits."""
         if self._ticket is None:
             with suppress(LimitError):  # only that it is counted is lost
-                self._ticket = self.file.join_line()
+                self._join_line()
 
     def _wait(self, waiter: Waiter) -> None:
         first = waiter is self._woken  # its turn had come, and is not over
@@ -535,6 +545,13 @@ class _Limit:
         self.set(self.file.bounds())
         self.check()
         self.look()
+
+    def _join_line(self) -> None:
+        try:
+            self._ticket = self.file.join_line()
+        except BaseException:  # a ticket that nobody knows would keep other engines waiting
+            self.give_back_unnoted()
+            raise
 
     def _leave_line(self) -> None:
         if self._ticket is not None:

@@ -10,6 +10,7 @@ Nothing here waits.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._support import log
@@ -21,6 +22,7 @@ from asyncflow.scheduling.facts import Lost
 from asyncflow.scheduling.fair_turns import FairTurns
 from asyncflow.scheduling.gang_workers import GangWorkers, has_own_workers
 from asyncflow.scheduling.machine_resources import MachineResources
+from asyncflow.scheduling.named_limits import Grant
 from asyncflow.scheduling.placement import UNKNOWN_SECONDS, WorkerSlot
 from asyncflow.scheduling.step_admission import StepAdmission, StepConditions
 from asyncflow.store.files import SHORTAGES
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from asyncflow.scheduling.fair_turns import Line
     from asyncflow.scheduling.loop_budget import LoopBudget
     from asyncflow.scheduling.machine_resources import Amounts
-    from asyncflow.scheduling.named_limits import Limits
+    from asyncflow.scheduling.named_limits import Limits, Need
     from asyncflow.scheduling.placement import AllWorkers, WorkerSlots
     from asyncflow.workers.interface import Kind
     from asyncflow.workers.messages import StartTask
@@ -296,14 +298,13 @@ class TaskAssigner:
         conditions, grant = self._steps.conditions.get((source.number, step)), None
         needs = conditions.needs if conditions is not None else ()
         if needs and self._limits is not None:
+            grant = Grant()
             try:
-                grant = self._limits.take(source, needs)
-            except LimitError as error:
-                self._turns.remove(source)
-                source.abandon(error)
-                return
-            if grant is None:
-                return  # try the run again at once: other steps of it may begin
+                if not self._take(source, needs, grant):
+                    return  # try the run again at once: other steps of it may begin
+            except BaseException:
+                grant.release()
+                raise
         work = self.work
         before, work.source = work.source, source
         try:
@@ -317,6 +318,16 @@ class TaskAssigner:
         self._turns.served(source)
         if not source.graph[step].is_async:
             self._impatient_at = None
+
+    def _take(self, source: TaskSource, needs: Sequence[Need], grant: Grant) -> bool:
+        """Take what a task needs of its limits, if that is possible now."""
+        assert self._limits is not None  # noqa: S101 - whoever calls this has looked
+        try:
+            return self._limits.take(source, needs, grant) is not None
+        except LimitError as error:
+            self._turns.remove(source)
+            source.abandon(error)
+            return False
 
     def _send(
         self,
@@ -353,28 +364,36 @@ class TaskAssigner:
         has_workers = is_gang and has_own_workers(source.graph[step])
         needed = amounts.times(len(orders)) if amounts is not None else None
 
-        def release() -> None:
-            if grant is not None:
-                grant.release()
-            if needed is not None and self._resources is not None:
-                self._resources.give_back(needed)
-            if has_workers:
-                self._gangs.end()
-
-        if needed is not None and self._resources is not None:
-            self._resources.take(source, step, needed)
-        if has_workers:
-            self._gangs.begin()
-        hold, is_async = _Hold(len(orders), release), source.graph[step].is_async
+        hold, is_async = (
+            _Hold(len(orders), partial(self._give_back, grant, needed, has_workers)),
+            source.graph[step].is_async,
+        )
+        holders = self._resources.holders if self._resources is not None else 0
+        gangs = self._gangs.running
         try:
+            if needed is not None and self._resources is not None:
+                self._resources.take(source, step, needed)
+            if has_workers:
+                self._gangs.begin()
             for slot, order in zip(slots, orders, strict=True):
                 if order is None:  # it has to be prepared first
                     hold.release()
                 else:
                     self._give(slot, source, order, is_async=is_async).grant = hold
         except BaseException:  # the run is given up, and some of its tasks have no hold
-            release()
+            if self._resources is None or self._resources.holders == holders:
+                needed = None  # it was not taken
+            self._give_back(grant, needed, self._gangs.running > gangs)
             raise
+
+    def _give_back(self, grant: Held | None, needed: Amounts | None, has_workers: bool) -> None:  # noqa: FBT001 - for `partial`
+        """Give back what a task or a gang has held."""
+        if grant is not None:
+            grant.release()
+        if needed is not None and self._resources is not None:
+            self._resources.give_back(needed)
+        if has_workers:
+            self._gangs.end()
 
     def _give(
         self, slot: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool

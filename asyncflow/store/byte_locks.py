@@ -39,10 +39,10 @@ class ByteLocks:
             return False
         return True
 
-    def release(self, byte: int) -> None:
-        """Unlock a byte. Harmless if it is not locked, or the file is closed."""
+    def release(self, byte: int, count: int = 1) -> None:
+        """Unlock that many bytes. Harmless if they are not locked, or the file is closed."""
         with suppress(OSError, ValueError):  # a closed file has no locks; -1 is a ValueError
-            wanted = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0)
+            wanted = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, count, 0)
             fcntl.fcntl(self._descriptor, _SET_LOCK or 0, wanted)
 
     def find_other(self, start: int, count: int) -> tuple[int, int] | None:

@@ -192,6 +192,16 @@ class LimitFile:
         del unused
         self._locks.release(_PLACES + number)
 
+    def keep_only(self, places: Collection[int], ticket: int | None) -> None:
+        """Give back all places and tickets but these. Harmless if there are no others."""
+        kept = sorted(_PLACES + place for place in places)
+        kept += [] if ticket is None else [_LINE + ticket]
+        first = _PLACES
+        for byte in (*kept, _LINE + _TICKETS):
+            if byte > first:
+                self._locks.release(first, byte - first)
+            first = byte + 1
+
     def lost(self) -> None:
         """None: the kernel takes no lock away."""
 
@@ -275,14 +285,12 @@ class LimitFile:
         Raises:
             LimitError: The file cannot be read or written.
         """
-        alone = self._lock(_GUARD)
         try:
-            yield alone
+            yield self._lock(_GUARD)
         except OSError as error:
             raise self._error(error) from error
-        finally:
-            if alone:
-                self._locks.release(_GUARD)
+        finally:  # also if a signal handler raised before anybody knew; harmless if others have it
+            self._locks.release(_GUARD)
 
     def _lock(self, byte: int) -> bool:
         try:

@@ -48,6 +48,9 @@ class EngineLimit(Protocol):
     def free_place(self, number: int, *, unused: bool = False) -> None:
         """Give a place back; `unused` says that its task did not begin after all."""
 
+    def keep_only(self, places: Collection[int], ticket: int | None) -> None:
+        """Give back all places and tickets but these. Harmless if there are no others."""
+
     def lost(self) -> LimitError | None:
         """Why this engine no longer has the places that its tasks have; None if it has them."""
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
-from asyncflow.scheduling.named_limits import Limits, needs_of
+from asyncflow.scheduling.named_limits import Grant, Limits, needs_of
 from asyncflow.store.limit_files import FolderLimits, LimitFile
 from asyncflow.testing import InlineExecutor
 from tests.support.overlap import most_at_once
+from tests.support.raising_handler import RaisingHandler, SignalError
 
 SECONDS = 120  # that nothing here needs
 ENGINES, TASKS = 3, 6
@@ -197,3 +199,59 @@ async def test_a_place_of_a_broken_off_release_is_freed_once_more_and_no_other_o
         ("free_place", "second"),
         ("free_place", "first"),
     ]
+
+
+def places_passed(limits, take):
+    """Raise at each place that `take` passes, one after the other, until it passes them all."""
+    for at in range(1, 10_000):
+        handler, grant = RaisingHandler(at), Grant()
+        try:
+            with handler.at_work():
+                take(grant)
+        except SignalError:
+            pass
+        grant.release()
+        yield at
+        if not handler.has_raised:
+            return
+    raise AssertionError("it does not end")
+
+
+async def test_a_signal_handler_that_raises_while_a_task_takes_its_limits_loses_no_place(
+    limits, tmp_path
+):
+    """Wherever it does so: the places are free for another engine at once."""
+    passed = 0
+    with LimitFile.open(tmp_path, "first") as first, LimitFile.open(tmp_path, "second") as second:
+        for at in places_passed(limits, partial(limits.take, Waiting(1), NEEDS)):
+            for file in (first, second):
+                assert file.take_place(0), at
+                file.free_place(0)
+            passed = at
+    assert passed > 20
+
+
+async def test_a_signal_handler_that_raises_while_a_run_joins_a_queue_leaves_no_ticket(
+    limits, tmp_path
+):
+    """Another engine would wait behind it for as long as this one is open."""
+    passed = 0
+    with LimitFile.open(tmp_path, "second") as second:
+        assert second.take_place(0)
+        for at in places_passed(limits, partial(limits.take, Waiting(1), NEEDS)):
+            limits.settle()
+            limits.forget(Waiting(1))
+            assert not second.is_preceded(None), at
+            passed = at
+    assert passed > 20
+
+
+async def test_what_nobody_has_noted_is_given_back(limits, tmp_path):
+    """The places and the ticket that are known stay."""
+    with LimitFile.open(tmp_path, "first") as file, LimitFile.open(tmp_path, "first") as other:
+        assert [file.take_place(number) for number in range(6)] == [True] * 6
+        tickets = [file.join_line(), file.join_line()]
+        file.keep_only({1, 4}, tickets[1])
+        assert [number for number in range(6) if not other.take_place(number)] == [1, 4]
+        assert other.is_preceded(None)
+        assert not other.is_preceded(tickets[1])

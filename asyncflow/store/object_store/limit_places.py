@@ -47,8 +47,9 @@ class Places:
         self.note_bound(bound)
         if not self._idle or self._idle[0] >= bound:
             return None
-        place = heappop(self._idle)
+        place = self._idle[0]
         self.used.add(place)
+        heappop(self._idle)  # last: an exception of a signal handler must not lose the place
         self.most_used = max(self.most_used, len(self.used))
         return place
 
@@ -61,7 +62,7 @@ class Places:
         if place not in self.used:
             return False
         self.used.discard(place)
-        if place not in self.held:
+        if place not in self.held or place in self._idle[:1]:  # then its taking was broken off
             return False
         if any(place < bound and self._kept(bound) > most for bound, most in self.allowed):
             self.returning.add(place)

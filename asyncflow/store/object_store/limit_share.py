@@ -129,6 +129,11 @@ class LimitShare:
         return self._places.held, self.rate.slices
 
     @property
+    def uses(self) -> frozenset[int]:
+        """The places that its tasks have."""
+        return frozenset(self._places.used)
+
+    @property
     def places_in_use(self) -> int:
         """How many places its tasks have."""
         return len(self._places.used)

@@ -193,6 +193,14 @@ class SharedLimit:
         if is_for_others:
             self._due.set()
 
+    def keep_only(self, places: Collection[int], ticket: int | None) -> None:
+        """Give back all places but these: to the engine's next tasks, or to others."""
+        del ticket
+        with self._lock:
+            others = self._share.uses - set(places)
+        for place in others:
+            self.free_place(place, unused=True)
+
     def lost(self) -> LimitError | None:
         """Why other engines may have the places that this engine's tasks use; else None."""
         with self._lock:
