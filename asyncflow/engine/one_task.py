@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,17 +138,15 @@ def prepare_task(flow: type[FlowSpec], task: Task) -> SingleTask:
     number = int(task.id)
     before = list(record.lineage.parents(number, key))
     parents = [parent for _, parent in before]
-    ended_at = record.tasks.table().ended_at
+    table = record.tasks.table()
     inputs = parents or ([] if graph[key.step].is_join else [0])
-    stack = array(
-        "Q", map(ended_at, splitters_of(record, *_innermost(record, number, key, before)))
-    )
+    stack = table.all_ended_at([*splitters_of(record, *_innermost(record, number, key, before))])
     order = StartTask(
         AttemptKey(0, number, 0),
         key.step,
         indexes_of(key.path),
         stack,
-        InputOffsets(record.stored, ended_at).offsets(inputs),
+        InputOffsets(record.stored, table).offsets(inputs),
         (),
     )
     opening = Opening(

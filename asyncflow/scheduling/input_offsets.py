@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -11,9 +10,10 @@ from asyncflow.store.journal import FIRST_RECORD
 from asyncflow.workers.packed_numbers import pack_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from asyncflow.store.interface import StoredRun
+    from asyncflow.store.task_table import TaskTable
 
 SPILLED: Final = "inputs-"
 """The prefix of the names of files with the inputs of wide joins."""
@@ -22,15 +22,16 @@ SPILLED: Final = "inputs-"
 class InputOffsets:
     """The inputs of one run's tasks, as offsets into its journal."""
 
-    def __init__(self, run: StoredRun, ended_at: Callable[[int], int]) -> None:
-        """Prepare for a run; `ended_at` tells at which offset the journal has a task's end."""
-        self._run, self._ended_at = run, ended_at
+    def __init__(self, run: StoredRun, table: TaskTable) -> None:
+        """Prepare for a run; its table tells at which offset the journal has a task's end."""
+        self._run, self._table = run, table
 
     def offsets(self, inputs: Sequence[int]) -> bytes:
         """The offsets of these tasks' results, 8 bytes each; task 0 is the run itself."""
         if len(inputs) == 1:
-            return (self._ended_at(inputs[0]) if inputs[0] else FIRST_RECORD).to_bytes(8, "little")
-        return pack_numbers(array("Q", map(self._ended_at, inputs)))
+            at = self._table.ended_at(inputs[0]) if inputs[0] else FIRST_RECORD
+            return at.to_bytes(8, "little")
+        return pack_numbers(self._table.all_ended_at(inputs))
 
     def spill(self, task_id: int, inputs: Sequence[int]) -> tuple[str, int]:
         """Write the offsets of a wide join to a file; return its name and CRC-32. In a thread."""

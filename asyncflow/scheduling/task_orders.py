@@ -73,7 +73,7 @@ class TaskOrders:
         self._plan, self._recorder = plan, recorder
         self._ended_at, self._index_of = recorder.table.ended_at, recorder.table.index_of
         self._streams = recorder.streams
-        self._inputs = InputOffsets(identity.stored, self._ended_at)
+        self._inputs = InputOffsets(identity.stored, recorder.table)
         self._disk = services.disk
         self._on_prepared, self._on_commands = on_prepared, on_commands
         self._on_failed, self._on_lost = on_failed, on_lost

@@ -96,6 +96,17 @@ def test_every_entry_is_read_back(rows):
             assert table.index_of(task) == row.index
 
 
+@given(st.data(), st.sampled_from([1, 3, 40]))
+def test_the_ends_of_many_tasks_are_those_of_each(data, apart):
+    """Side by side or far apart, in any order, some of them twice."""
+    rows = data.draw(st.lists(entries, min_size=1, max_size=10))
+    table = TaskTable()
+    for number, row in enumerate(rows):
+        table[1 + number * apart] = row
+    asked = data.draw(st.lists(st.integers(1, len(table)), max_size=20))
+    assert [*table.all_ended_at(asked)] == [*map(table.ended_at, asked)]
+
+
 @given(st.lists(entries, max_size=60), st.integers(0, (1 << 16) - 1))
 def test_a_step_s_tasks_are_those_that_have_begun(rows, other):
     """The masks find what a plain loop finds."""
@@ -157,6 +168,9 @@ def test_a_task_that_is_not_there_is_an_index_error(tmp_path, task):
     for ask in (table.__getitem__, table.ended_at, table.index_of):
         with pytest.raises(IndexError, match="in a run of 1"):
             ask(task)
+    for tasks in ([task], [1, task], [task, *[1] * 100]):
+        with pytest.raises(IndexError, match="in a run of 1"):
+            table.all_ended_at(tasks)
     (tmp_path / "index").write_bytes(table.dump())
     assert read_entry(LocalRun.at(tmp_path), task) is None
 
