@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.events.output_lines import split_lines
 from asyncflow.events.records import (
@@ -21,10 +21,10 @@ from asyncflow.events.records import (
     STARTED,
     STREAMS,
     SUCCEEDED,
+    TIME_AT,
     TYPES,
     named_fields,
     seq_of,
-    time_of,
 )
 from asyncflow.events.types import (
     Event,
@@ -33,7 +33,6 @@ from asyncflow.events.types import (
     TaskSucceeded,
     from_microseconds,
     let_resolve,
-    set_resolve,
 )
 from asyncflow.values import tags_from
 
@@ -50,18 +49,88 @@ def event_of(
     values: Sequence[Any], flow: str, run_id: str, resolve: Resolve | None = None
 ) -> Event:
     """The event that the fields of a record stand for; not for a record of output."""
-    time = from_microseconds(time_of(values))
-    return _MAKERS[values[0]](values, flow, run_id, time, resolve)
+    return event_list((values,), flow, run_id, resolve)[0]
 
 
 def event_list(
     records: Iterable[Sequence[Any]], flow: str, run_id: str, resolve: Resolve | None = None
 ) -> list[Event]:
-    """The events that the fields of these records stand for; none of them may be of output."""
-    return [
-        _MAKERS[values[0]](values, flow, run_id, from_microseconds(time_of(values)), resolve)
-        for values in records
-    ]
+    """The events that the fields of these records stand for; none of them may be of output.
+
+    Nearly all events of a wide run are made in this loop. The two of a task mostly follow each
+    other, and records of one batch have one time: what such neighbours share is made once.
+    """
+    # Each kind has assignments of its own, even where they are the same: the interpreter is quick
+    # with an assignment that always meets one class, and makes a call where it meets two.
+    events: list[Event] = []
+    microseconds, time = 0, from_microseconds(0)
+    last_task, task_id = 0, "0"
+    draft: Any
+    for values in records:
+        if values[TIME_AT] != microseconds:
+            microseconds = values[TIME_AT]
+            time = from_microseconds(microseconds)
+        if values[0] == SUCCEEDED and len(values) == _SUCCEEDED_FIELDS:
+            draft = _SucceededDraft()
+            (
+                _,
+                draft.seq,
+                _,
+                draft.step,
+                task,
+                draft.attempt,
+                path,
+                draft.manifest,
+                draft.seconds,
+                draft.pid,
+                draft.fanout,
+                draft.items,
+                draft.log,
+                draft.failed,
+                draft.choice,
+                draft.cpu_seconds,
+                draft.peak_memory,
+                draft.cards,
+            ) = values
+            if resolve is not None:
+                draft._resolve = resolve  # noqa: SLF001 - the slot that `set_resolve` sets, without its call
+            draft.flow = flow
+            draft.run_id = run_id
+            draft.time = time
+            if task != last_task:
+                last_task, task_id = task, str(task)
+            draft.task_id = task_id
+            draft.path = tuple(path)
+            draft.__class__ = TaskSucceeded
+        elif values[0] == STARTED and len(values) == _STARTED_FIELDS:
+            draft = _StartedDraft()
+            (
+                _,
+                draft.seq,
+                _,
+                draft.step,
+                task,
+                draft.attempt,
+                path,
+                draft.pid,
+                parents,
+                draft.node,
+                draft.item,
+            ) = values
+            draft.parents = tuple(parents)
+            draft.flow = flow
+            draft.run_id = run_id
+            draft.time = time
+            if task != last_task:
+                last_task, task_id = task, str(task)
+            draft.task_id = task_id
+            draft.path = tuple(path)
+            draft.__class__ = TaskStarted
+        else:
+            events.append(_MAKERS[values[0]](values, flow, run_id, time, resolve))
+            continue
+        events.append(draft)
+    return events
 
 
 def logged(values: Sequence[Any], flow: str, run_id: str) -> list[TaskLogged]:
@@ -71,7 +140,7 @@ def logged(values: Sequence[Any], flow: str, run_id: str) -> list[TaskLogged]:
     events: list[TaskLogged] = []
     draft: Any
     for line, end in split_lines(data):
-        draft = _new(_LoggedDraft)
+        draft = _LoggedDraft()
         draft.flow = flow
         draft.run_id = run_id
         draft.seq = seq
@@ -91,13 +160,13 @@ def logged(values: Sequence[Any], flow: str, run_id: str) -> list[TaskLogged]:
 
 # --- one kind of record each ------------------------------------------------------------------
 
-_new: Final = object.__new__
 
-
-def _draft_of(cls: type[Event]) -> type[Event]:
-    """A class with the slots of that event, whose fields can be assigned."""
+def _draft_of(cls: type[Event]) -> Callable[[], Any]:
+    """Makes objects with the slots of that event, whose fields can be assigned."""
     # With both methods of `object`, the interpreter assigns a field itself, without a call.
-    methods = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    # With both constructors of `object`, it makes an object without a call of Python's, too.
+    names = "__setattr__", "__delattr__", "__new__", "__init__"
+    methods = {name: getattr(object, name) for name in names}
     return type(f"{cls.__name__}Draft", (cls,), {"__slots__": (), **methods})
 
 
@@ -118,7 +187,7 @@ def _maker(code: int, cls: type[Event]) -> Maker:
             return let_resolve(made, resolve)
         for at, convert in conversions:
             rest[at] = convert(rest[at])
-        draft: Any = _new(draft_class)
+        draft: Any = draft_class()
         draft.flow, draft.run_id, draft.seq, draft.time = flow, run_id, seq_of(values), time
         for name, value in zip(names, rest, strict=False):  # a later version may have added some
             setattr(draft, name, value)
@@ -126,61 +195,6 @@ def _maker(code: int, cls: type[Event]) -> Maker:
         return let_resolve(draft, resolve)
 
     return make
-
-
-def _started(
-    values: Sequence[Any], flow: str, run_id: str, time: datetime, resolve: Resolve | None
-) -> Event:
-    if len(values) != _STARTED_FIELDS:
-        return _any_started(values, flow, run_id, time, resolve)
-    draft: Any = _new(_StartedDraft)
-    draft.flow = flow
-    draft.run_id = run_id
-    draft.time = time
-    _, draft.seq, _, draft.step, task, draft.attempt, path, draft.pid, parents, node, item = values
-    draft.task_id = str(task)
-    draft.path = tuple(path)
-    draft.parents = tuple(parents)
-    draft.node = node
-    draft.item = item
-    draft.__class__ = TaskStarted
-    return cast("Event", draft)
-
-
-def _succeeded(
-    values: Sequence[Any], flow: str, run_id: str, time: datetime, resolve: Resolve | None
-) -> Event:
-    if len(values) != _SUCCEEDED_FIELDS:
-        return _any_succeeded(values, flow, run_id, time, resolve)
-    draft: Any = _new(_SucceededDraft)
-    draft.flow = flow
-    draft.run_id = run_id
-    draft.time = time
-    (
-        _,
-        draft.seq,
-        _,
-        draft.step,
-        task,
-        draft.attempt,
-        path,
-        draft.manifest,
-        draft.seconds,
-        draft.pid,
-        draft.fanout,
-        draft.items,
-        draft.log,
-        draft.failed,
-        draft.choice,
-        draft.cpu_seconds,
-        draft.peak_memory,
-        draft.cards,
-    ) = values
-    draft.task_id, draft.path = str(task), tuple(path)
-    draft.__class__ = TaskSucceeded
-    if resolve is not None:
-        set_resolve(draft, resolve)
-    return cast("Event", draft)
 
 
 _CONVERSIONS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -198,5 +212,3 @@ _STARTED_FIELDS: Final = HEAD_FIELDS + len(FIELDS[STARTED])
 _SUCCEEDED_FIELDS: Final = HEAD_FIELDS + len(FIELDS[SUCCEEDED])
 
 _MAKERS: Final = {code: _maker(code, cls) for code, cls in TYPES.items()}
-_any_started, _any_succeeded = _MAKERS[STARTED], _MAKERS[SUCCEEDED]
-_MAKERS.update({STARTED: _started, SUCCEEDED: _succeeded})  # nearly all events of a wide run
