@@ -188,6 +188,7 @@ _REMEDIES: Final = {
     errno.ENOTSUP: "it has no file locks: use a local disk",
     errno.ESTALE: "put back what was deleted or moved",
     errno.EREMOTEIO: "make sure that this machine reaches the object store",
+    errno.ENAMETOOLONG: "take a shorter name",
     errno.ELOOP: "replace the link by a file or a folder",
 }
 

@@ -106,6 +106,7 @@ class Layout:
             StoreFormatError: A newer asyncflow wrote it, or it is no store at all.
             StoreError: It is not there, or cannot be made or read; the message says what to do.
         """
+        _check_place(os.fspath(root))
         layout = cls(absolute(root))
         try:
             layout._check_format(create=create)
@@ -133,8 +134,12 @@ class Layout:
 
     def _create(self, path: Path) -> None:
         reached("store.create")
-        with suppress(FileExistsError):
+        try:
             self.root.mkdir(FOLDER_MODE)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise StoreError(_explain_making(self.root, error)) from error
         # Write it under another name, then link it. So every reader sees the whole file, and a
         # newer format that somebody else has just written is not overwritten.
         draft = self.root / f"format.{os.getpid()}.{os.urandom(4).hex()}"
@@ -485,12 +490,47 @@ def _checked(name: str) -> str:
     return name
 
 
+def _check_place(text: str) -> None:
+    """Refuse what is no path at all, which Python's own functions would not name.
+
+    Raises:
+        StoreError: It is empty, or no file can have such a name.
+    """
+    if not text:
+        raise StoreError(f"a store cannot be at empty text; {_ADVICE}")
+    try:
+        is_path = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise StoreError(f"a store cannot be at {text!r}: no path can have that text; {_ADVICE}")
+
+
+def _explain_making(path: Path, error: OSError) -> str:
+    """Why the folder of a store cannot be made; nothing of it was there before."""
+    what, above = f"the store {path} cannot be made", path.parent
+    match error:
+        case FileNotFoundError() if not above.is_dir():
+            return f"{what}: there is no folder {above}; create that, or {_ADVICE}"
+        case FileNotFoundError():
+            return f"{what}: {above} takes no new folders: {error.strerror}; {_ADVICE}"
+        case PermissionError():
+            return (
+                f"{what}: {above} may not be written to: {error.strerror}; change its rights, "
+                f"or {_ADVICE}"
+            )
+        case NotADirectoryError():
+            return _explain(path, error)
+        case _:
+            return f"{what}: {reason_of(error)}, or {_ADVICE}"
+
+
 def _explain(path: Path, error: OSError) -> str:
     match error:
         case FileNotFoundError() if not path.parent.is_dir():
             return (
-                f"the store {path} cannot be made: there is no folder {path.parent}; "
-                f"create that, or {_ADVICE}"
+                f"the store {path} cannot be used: there is no folder {path.parent}; "
+                f"put back what was deleted or moved, or {_ADVICE}"
             )
         case PermissionError():
             return f"the store at {path} may not be used: {error}; change its rights, or {_ADVICE}"

@@ -92,14 +92,52 @@ def test_where_no_store_can_be(tmp_path: Path):
 def test_a_folder_that_may_not_be_written_to(tmp_path: Path):
     """Missing rights are told as such."""
     tmp_path.chmod(0o500)
-    with pytest.raises(StoreError, match="may not be used"):
+    with pytest.raises(
+        StoreError, match=r"cannot be made: .* may not be written to: .*; change its"
+    ):
         Layout.open(tmp_path / "store", create=True)
 
 
-def test_a_file_system_that_is_read_only(tmp_path: Path):
-    """The system's own words come with the advice."""
-    with pytest.raises(StoreError, match=r"the store at /proc/store cannot be used.*--store DIR"):
-        Layout.open("/proc/store", create=True)
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (
+            "/proc/store",
+            "the store /proc/store cannot be made: /proc takes no new folders: No such",
+        ),
+        ("/sys/store", "the store /sys/store cannot be made: "),  # read-only, or nobody may
+        ("/dev/null/store", "the store cannot be at /dev/null/store: /dev/null is not a folder; "),
+        (300 * "n", "File name too long; take a shorter name, or choose another place"),
+        ("", "a store cannot be at empty text; choose another place"),
+        ("a\0b", r"a store cannot be at 'a\\x00b': no path can have that text; choose another"),
+        ("\ud800", r"a store cannot be at '\\ud800': no path can have that text; choose another"),
+    ],
+)
+def test_a_store_in_a_place_that_takes_none_says_why(place, words):
+    """Nothing was there before, so there is nothing to put back."""
+    with pytest.raises(StoreError, match=rf"{words}.*--store DIR or ASYNCFLOW_STORE$") as caught:
+        Layout.open(place, create=True)
+    assert "put back" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EROFS, r"cannot be made: Read-only file system; make that file system writable, or"),
+        (errno.ENOSPC, r"cannot be made: No space left on device; make room there, or choose"),
+        (errno.EACCES, r"may not be written to: Permission denied; change its rights, or choose"),
+        (errno.EPERM, r"may not be written to: Operation not permitted; change its rights, or"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_explained(store: Path, monkeypatch, number, words):
+    """As the system says why, with what to do."""
+
+    def refuse(_path: Path, _mode: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StoreError, match=words):
+        Layout.open(store, create=True)
 
 
 def test_a_store_that_cannot_be_finished_leaves_no_draft(store: Path, monkeypatch):
