@@ -130,6 +130,20 @@ def run(tmp_path):
     publisher.journal.close()
 
 
+@pytest.fixture
+def many(tmp_path):
+    """Makes so many runs of which nothing is told yet."""
+    made: list[Publisher] = []
+
+    def make(count: int) -> list[Publisher]:
+        made.extend(Publisher(tmp_path, str(number)) for number in range(1, count + 1))
+        return made
+
+    yield make
+    for each in made:
+        each.journal.close()
+
+
 def subscribe(*runs, types=(), since=0, start=FIRST, **options):
     """A subscription to these runs, from their first event on."""
     subscription = Subscription(EventFilter(types, since), **options)
@@ -360,9 +374,9 @@ async def test_a_reader_that_sleeps_holds_no_memory(run):
     assert next(seen) == 1 + 1 + 100 * 100
 
 
-async def test_who_is_woken_looks_at_the_runs_that_have_something(tmp_path, monkeypatch):
-    """One busy run among a thousand idle ones costs what it would cost alone."""
-    runs = [Publisher(tmp_path, str(number)) for number in range(1000)]
+async def test_who_is_woken_looks_at_the_runs_that_have_something(many, monkeypatch):
+    """One busy run among a hundred idle ones costs what it would cost alone."""
+    runs = many(100)
     subscription = subscribe(*runs)
     looks, take = [], Subscription._take
 
@@ -375,13 +389,11 @@ async def test_who_is_woken_looks_at_the_runs_that_have_something(tmp_path, monk
         runs[7].publish("started")
         await anext(subscription)
     assert len(looks) <= 40
-    for each in runs:
-        each.journal.close()
 
 
-async def test_a_busy_run_does_not_hide_another(tmp_path):
+async def test_a_busy_run_does_not_hide_another(many):
     """Those that have something are served in turn."""
-    busy, quiet = Publisher(tmp_path, "1"), Publisher(tmp_path, "2")
+    busy, quiet = many(2)
     subscription = subscribe(busy, quiet, start=None)
     for _ in range(50):
         busy.publish(*["started"] * 100)

@@ -21,10 +21,18 @@ SECONDS = 180.0  # nothing that is waited for takes a hundredth of it on an idle
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that the system gives to nobody for a minute.
+
+    It has had a connection, which was closed at this end: only a server may have it, which says
+    that it does not mind.
+    """
+    with socket.socket() as listening, socket.socket() as other:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(1)
+        other.connect(listening.getsockname())
+        listening.accept()[0].close()
+        return int(listening.getsockname()[1])
 
 
 def wait_until(true: Callable[[], Any], what: str) -> Any:
