@@ -292,11 +292,15 @@ def closing_port():
     thread.join()
 
 
-@pytest.mark.slow  # Ray tries for a minute
-def test_a_server_that_is_no_head_of_ray_is_told(store, closing_port):
-    """Also one that refuses a token."""
-    there = f"127.0.0.1:{closing_port}"
-    said = asyncflow("executor", "check", "--executor", "ray", "--address", there)
+@pytest.mark.parametrize(
+    ("name", "address", "what"),
+    [("ray", "{}", "the head of the cluster"), ("dask", "tcp://{}", "the scheduler")],
+)
+def test_a_server_that_is_no_cluster_is_told(store, closing_port, name, address, what):
+    """At once, without the warnings of the cluster's own client."""
+    there = address.format(f"127.0.0.1:{closing_port}")
+    said = asyncflow("executor", "check", "--executor", name, "--address", there)
     assert said.status == 1
-    assert f"Ray at {there}" in said.stderr
-    assert "it is not the port of a Ray head" in said.stderr
+    title = name.capitalize()
+    assert said.stderr.startswith(f"Error: {title} at {there} is not {what}"), said.stderr
+    assert said.stderr.count("\n") == 1

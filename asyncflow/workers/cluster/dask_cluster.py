@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from asyncflow.errors import AgentGoneError, ClusterError
 from asyncflow.workers.cluster.dask_lease import POLL, PUSH, RELEASE, checked, hold_lease
+from asyncflow.workers.cluster.port_check import check_dask, check_listens
 
 if TYPE_CHECKING:
     from asyncflow.workers.cluster.interface import Link, Shape
@@ -68,6 +69,7 @@ class DaskCluster:
                 "pip install 'asyncflow-engine[dask]'"
             )
             raise ClusterError(message) from error
+        await self._check_answers()
         try:
             if self._address is None:
                 self._local = await distributed.LocalCluster(
@@ -93,6 +95,15 @@ class DaskCluster:
             raise ClusterError(message) from error
         self._client.subscribe_topic(self._topic, self._on_lease)
         self._client.subscribe_topic("all", self._on_change)
+
+    async def _check_answers(self) -> None:
+        """Refuse an address at which no scheduler answers, which Dask may wait for without end."""
+        protocol, _, place = (self._address or "").rpartition("://")
+        host, _, port = place.rpartition(":")
+        if not (host and port.isdigit()) or protocol not in {"", "tcp", "tls", "ws", "wss"}:
+            return
+        is_plain = protocol in {"", "tcp"} and self._security is None
+        await (check_dask if is_plain else check_listens)(self.name, host.strip("[]"), int(port))
 
     # --- what the scheduler tells ---
 

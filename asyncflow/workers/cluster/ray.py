@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncflow._support import log
 from asyncflow.errors import AgentGoneError, ClusterError
 from asyncflow.workers.cluster.agent_thread import AgentThread
+from asyncflow.workers.cluster.port_check import check_grpc, check_listens
 from asyncflow.workers.cluster.ray_autoscaler import may_come
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     from asyncflow.workers.cluster.interface import Link, Shape
 
-ANSWER_SECONDS: Final = 8.0
-"""How long an address may take to accept a connection."""
 CONNECT_SECONDS: Final = 60.0
 """How long Ray may take to connect, or to start a cluster on this machine: usually 15 s."""
 INFEASIBLE_SECONDS: Final = 20.0
@@ -173,23 +172,11 @@ class RayCluster:
         self._is_ours = True
 
     async def _check_answers(self) -> None:
-        """Refuse an address at which nobody listens, for which Ray would try a minute."""
+        """Refuse an address at which no Ray answers: Ray would try a minute, and write warnings."""
         host, port = _host_and_port(self._address or "")
-        if not port:
-            return
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                _, writer = await asyncio.open_connection(host, port)
-        except (OSError, TimeoutError) as error:
-            why = "no answer" if isinstance(error, TimeoutError) else _first_line(error)
-            message = (
-                f"{self.name} does not answer ({why}): check the address, and that the head of the "
-                "cluster is up and can be reached from this machine"
-            )
-            raise ClusterError(message) from error
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
+        if port:
+            has_tls = os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}
+            await (check_listens if has_tls else check_grpc)(self.name, host, port)
 
     def _refusal(self, error: Exception) -> ClusterError:
         """Why Ray could not be connected to, and what to do."""
