@@ -244,6 +244,30 @@ def handle_oddly():
     signal.signal(signal.SIGUSR1, Incomparable())
 
 
+class Equal:
+    """It is equal to everything."""
+
+    __hash__ = None  # type: ignore[assignment] # a class without a hash has None here
+
+    def __eq__(self, other: object) -> bool:
+        """Agree."""
+        return True
+
+    def __call__(self, *_: object) -> None:
+        """Do nothing."""
+
+
+def put_equals():
+    """What says that it is what was there before."""
+    signal.signal(signal.SIGUSR1, Equal())
+    sys.excepthook = sys.stdout = sys.stderr = sys.argv = Equal()  # type: ignore[assignment]
+
+
+def put_equal_argument():
+    """The same in a list that is one."""
+    sys.argv = [Equal() for _ in sys.argv]  # type: ignore[misc]
+
+
 def leave_waiting():
     """A signal that would end the process, and waits for being unblocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
@@ -263,7 +287,14 @@ def wrap():
     print("wrapped")
 
 
-LEAVINGS = {"handler": handle_oddly, "signal": leave_waiting, "closed": close, "wrapped": wrap}
+LEAVINGS = {
+    "handler": handle_oddly,
+    "signal": leave_waiting,
+    "closed": close,
+    "wrapped": wrap,
+    "equals": put_equals,
+    "arguments": put_equal_argument,
+}
 
 
 class Leaving(FlowSpec):
@@ -295,16 +326,23 @@ class Leaving(FlowSpec):
 
 
 def handling():
-    """What this process does with SIGUSR1: the handler, and whether it is blocked."""
+    """What this process does with SIGUSR1: the handler, and whether it is blocked.
+
+    With the handler come the types of what else a step may have replaced.
+    """
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    return str(signal.getsignal(signal.SIGUSR1)), signal.SIGUSR1 in blocked
+    others = sys.excepthook, sys.stdout, sys.argv, sys.argv[0]
+    handler = str(signal.getsignal(signal.SIGUSR1))
+    return ", ".join([handler, *(type(each).__name__ for each in others)]), (
+        signal.SIGUSR1 in blocked
+    )
 
 
 @pytest.mark.parametrize("way", LEAVINGS)
 async def test_what_a_task_leaves_does_not_harm_the_next_one(engine, way):
     """Neither does it end the worker."""
     run = await engine.run(Leaving, way=way)
-    default = str(signal.Handlers.SIG_DFL)
+    default = f"{signal.Handlers.SIG_DFL}, builtin_function_or_method, TaskStream, list, str"
     assert run.data.found == {((False, False), default, False)}
     assert len(run.data.pids) == 1
     printed = "wrapped\n" if way == "wrapped" else ""
