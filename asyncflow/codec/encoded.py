@@ -24,6 +24,7 @@ import struct
 import sys
 from datetime import date, datetime, time, timedelta, timezone
 from io import BytesIO
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow._quick_classes import NamedTuple
@@ -31,7 +32,7 @@ from asyncflow.codec.pickles import PROTOCOL, dump, type_name
 from asyncflow.values import Encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncflow.codec.pickles import Chunk
 
@@ -61,8 +62,10 @@ _TIMES: Final = frozenset({date, datetime, time, timedelta})
 _ZONES: Final = frozenset({type(None), timezone})
 _PICKLE: Final = int(Encoding.PICKLE)  # a plain number: comparing with it takes half of the time
 _ATOMS: Final = frozenset({bool, float, int, type(None)})
-_LARGE: Final = 1 << 256  # a larger number is no small atom
-_SHORT_CHARACTERS: Final = 1000  # nor is a longer text
+_LARGE: Final = 10**40  # a larger number is not short
+_SHORT_CHARACTERS: Final = 1000  # nor is a longer text,
+_SHORT_MEMBER: Final = 120  # or one within a container
+_FEW_MEMBERS: Final = 6
 
 
 class Encoded(NamedTuple):
@@ -140,12 +143,27 @@ def encode_atom(value: Any, most: int) -> bytes | None:
     return data if len(data) <= most else None
 
 
-def is_small_atom(value: object) -> bool:
-    """Whether this is a number, a short text, a truth value or None, of no more than some KB."""
+def is_short(value: object) -> bool:
+    """Whether this is a number, a short text, a truth value or None, or contains a few of them.
+
+    A container is a tuple, a list or a dict. No short value takes more than 4 KB in memory or as
+    bytes, and `pickle.dumps` makes the very bytes that `encode_value` makes.
+    """
+    kind = type(value)
+    if kind is tuple or kind is list:
+        members: Sequence[object] = value  # type: ignore[assignment]  # which it is
+        return len(members) <= _FEW_MEMBERS and all(map(_is_short_atom, members))
+    if kind is dict:
+        members = [*chain(*value.items())]  # type: ignore[attr-defined]  # which a dict has
+        return len(members) <= _FEW_MEMBERS and all(map(_is_short_atom, members))
+    return _is_short_atom(value, _SHORT_CHARACTERS)
+
+
+def _is_short_atom(value: object, most: int = _SHORT_MEMBER) -> bool:
     if type(value) is int:
         return -_LARGE < value < _LARGE
     if type(value) is str:
-        return len(value) <= _SHORT_CHARACTERS
+        return len(value) <= most
     return type(value) in _ATOMS
 
 
