@@ -239,14 +239,11 @@ def log_of(found: Run | Step, streams: set[str], *, terminal: bool = False) -> I
         return
     renderer = LogRenderer(terminal=terminal)
     journal = run._record.journal  # noqa: SLF001 - parts of one package
-    held: list[str] = []  # a call for each line takes longer than the line
-    for values in journal.fields():
-        if step is None or (values[0] in OF_TASKS and step_of(values) == step):
-            held.append(renderer.of_record(values, journal.flow, journal.run_id))
-            if len(held) == _RECORDS_AT_ONCE:
-                yield "".join(held)
-                held.clear()
-    yield "".join(held)
+    records = journal.fields()
+    if step is not None:
+        records = (each for each in records if each[0] in OF_TASKS and step_of(each) == step)
+    while some := [*islice(records, _RECORDS_AT_ONCE)]:
+        yield renderer.of_records(some, journal.flow, journal.run_id)
 
 
 def log_lines(

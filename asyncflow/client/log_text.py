@@ -27,11 +27,15 @@ from asyncflow.events.packing import events_of
 from asyncflow.events.records import (
     ATTEMPT_AT,
     DATA_AT,
+    ITEM_AT,
     LOGGED,
     PID_AT,
     STARTED,
+    STEP_AT,
     STREAMS,
     SUCCEEDED,
+    TASK_AT,
+    TIME_AT,
     item_text_in,
     step_of,
     stream_of,
@@ -65,6 +69,8 @@ HELD_CHARACTERS: Final = 1 << 18
 memory."""
 
 _COLOUR_OFF: Final = "\x1b[0m"
+_STARTED_PID_AT, _SUCCEEDED_PID_AT = PID_AT[STARTED], PID_AT[SUCCEEDED]
+_STARTED_ITEM_AT: Final = ITEM_AT[STARTED]
 
 
 def left_showing(line: str) -> str:
@@ -113,52 +119,81 @@ class LogRenderer:
         self._held: dict[tuple[str, str], str] = {}  # unfinished lines, by task and stream
         self._items: dict[str, str] = {}  # of running tasks, as texts, where lines begin with them
         self._stamps = TimeStamps()
+        self._before_stamp = "\x1b[35m" if colour else ""
+        self._begun = self._marked("Task is starting.")
+        self._ended_well = self._marked("Task finished successfully.")
 
     def render(self, batch: Iterable[Publication]) -> str:
         """The lines of these events, each with its line end; empty if they have nothing to show."""
         lines: list[str] = []
         for item in batch:
             if isinstance(item, RecordedEvents):
-                lines += [self.of_record(each, item.flow, item.run_id) for each in item.values]
+                lines.append(self.of_records(item.values, item.flow, item.run_id))
             elif isinstance(item, OutputChunk):
-                lines.append(self.of_record(item.values, item.flow, item.run_id))
+                lines.append(self.of_records((item.values,), item.flow, item.run_id))
             else:
                 self._render(item, lines)
         return "".join(lines)
 
-    def of_record(self, values: Sequence[Any], flow: str, run_id: str) -> str:
-        """The lines of the fields of one journal record; empty if there is nothing to show.
+    def of_records(self, records: Iterable[Sequence[Any]], flow: str, run_id: str) -> str:
+        """The lines of the fields of journal records; empty if they have nothing to show.
 
         The records of which a log mostly consists need no events, which saves most of the time.
+        Those of a wide run take no call for most of them: the two of a task follow each other, so
+        what is before both lines is made once.
         """
+        lines: list[str] = []
+        plain, time, stamp = not self._brief, -1, ""
+        of_task: tuple[object, ...] = ()
+        head = ""
+        for values in records:
+            code = values[0]
+            if code == STARTED and plain and not values[ATTEMPT_AT]:
+                task, pid = values[TASK_AT], values[_STARTED_PID_AT]
+                item: str = values[_STARTED_ITEM_AT]
+                body = self._marked(f"Task is starting{_for_item(item)}.") if item else self._begun
+            elif code == SUCCEEDED and plain and not (self._held and self._holds_of(values)):
+                task, pid, body = values[TASK_AT], values[_SUCCEEDED_PID_AT], self._ended_well
+            else:
+                lines.append(self._of_record(values, flow, run_id))
+                continue
+            if values[TIME_AT] != time:
+                time = values[TIME_AT]
+                stamp = self._before_stamp + self._stamps.of_microseconds(time)
+            if of_task != (task, pid, values[STEP_AT]):
+                of_task = task, pid, values[STEP_AT]
+                head = self._named(run_id, values[STEP_AT], str(task), pid)
+            lines.append(stamp + head + body)
+        return "".join(lines)
+
+    def _of_record(self, values: Sequence[Any], flow: str, run_id: str) -> str:
+        """The lines of one record that is looked at by itself."""
         code = values[0]
         if code == LOGGED:
             text = self._output(values, run_id)
-        elif code == STARTED:
-            text = self._started(values, run_id)
-        elif code == SUCCEEDED:
-            text = self._succeeded(values, run_id)
+        elif code == STARTED and self._brief:
+            text = self._briefly_started(values)
+        elif code == SUCCEEDED and self._brief:
+            text = self._briefly_succeeded(values)
         else:
             text = None
         return self.render(events_of(values, flow, run_id)) if text is None else text
 
-    def _started(self, values: Sequence[Any], run_id: str) -> str | None:
+    def _briefly_started(self, values: Sequence[Any]) -> str:
         item = item_text_in(values)
-        if self._brief:
-            if item:
-                self._items[str(task_of(values))] = visible_line(item)
-            return ""
-        if values[ATTEMPT_AT]:
-            return None
-        return self._prefix(values, run_id) + self._marked(f"Task is starting{_for_item(item)}.")
+        if item:
+            self._items[str(task_of(values))] = visible_line(item)
+        return ""
 
-    def _succeeded(self, values: Sequence[Any], run_id: str) -> str | None:
-        if self._held and not self._held.keys().isdisjoint(_outputs_of(str(task_of(values)))):
+    def _briefly_succeeded(self, values: Sequence[Any]) -> str | None:
+        if self._holds_of(values):
             return None
-        if self._brief:
-            self._items.pop(str(task_of(values)), None)
-            return ""
-        return self._prefix(values, run_id) + self._marked("Task finished successfully.")
+        self._items.pop(str(task_of(values)), None)
+        return ""
+
+    def _holds_of(self, values: Sequence[Any]) -> bool:
+        """Whether a line of this record's task is unfinished."""
+        return not self._held.keys().isdisjoint(_outputs_of(str(task_of(values))))
 
     def _output(self, values: Sequence[Any], run_id: str) -> str | None:
         """The lines of a record of output; None if one is unfinished or needs a closer look."""
@@ -302,14 +337,16 @@ class LogRenderer:
 
     def _head(self, run_id: str, step: str, task_id: str, pid: int, time: int) -> str:
         """What is before each line of a task."""
+        stamp = self._stamps.of_microseconds(time)
+        return self._before_stamp + stamp + self._named(run_id, step, task_id, pid)
+
+    def _named(self, run_id: str, step: str, task_id: str, pid: int) -> str:
+        """What is between the time and the text of a line."""
         item = self._items.get(task_id, "") if self._items else ""
         task = f"{task_id} {item}" if item else task_id
         process = f" (pid {pid})" if pid else ""
-        head = visible_line(f"[{run_id}/{step}/{task}{process}]")
-        stamp = self._stamps.of_microseconds(time)
-        if self._colour:
-            return f"\x1b[35m{stamp}\x1b[32m {head}{_COLOUR_OFF} "
-        return f"{stamp} {head} "
+        name = visible_line(f"[{run_id}/{step}/{task}{process}]")
+        return f"\x1b[32m {name}{_COLOUR_OFF} " if self._colour else f" {name} "
 
     def _marked(self, body: str, *, bold: bool = True, bad: bool = False) -> str:
         if not self._colour:

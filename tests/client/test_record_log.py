@@ -11,6 +11,7 @@ from asyncflow.client.log_text import LogRenderer
 from asyncflow.events.packing import events_of, pack_event
 from asyncflow.events.records import fields_of
 from asyncflow.events.types import TaskStarted, TaskSucceeded, from_microseconds
+from tests.support.call_counts import counted_calls
 from tests.support.output_records import pack_logged
 
 _TASKS = st.tuples(st.sampled_from(["start", "train"]), st.integers(1, 3), st.integers(0, 1))
@@ -53,6 +54,21 @@ def test_records_and_their_events_give_the_same_lines(records, terminal, colour,
     """Whatever tasks print, and however the log is shown."""
     quick = LogRenderer(terminal=terminal, colour=colour, brief=brief)
     plain = LogRenderer(terminal=terminal, colour=colour, brief=brief)
-    for second, (kind, task, data) in enumerate(records):
-        values = fields_of(_record(kind, task, data, second))
-        assert quick.of_record(values, "F", "1") == plain.render(events_of(values, "F", "1"))
+    values = [
+        fields_of(_record(kind, task, data, second))
+        for second, (kind, task, data) in enumerate(records)
+    ]
+    lines = [plain.render(events_of(each, "F", "1")) for each in values]
+    assert quick.of_records(values[:5], "F", "1") == "".join(lines[:5])
+    assert quick.of_records(values[5:], "F", "1") == "".join(lines[5:])
+
+
+def test_what_the_two_lines_of_a_task_cost():
+    """They took 25 calls, and now 9: what they share is made once."""
+    tasks = [("train", number, 0) for number in range(1, 101)]
+    records = [fields_of(_record(kind, task, b"", 0)) for task in tasks for kind in (2, 1)]
+    renderer = LogRenderer()
+    with counted_calls() as calls:
+        text = renderer.of_records(records, "F", "1")
+    assert text.count("\n") == 200
+    assert calls[0] / 100 < 12
