@@ -61,7 +61,6 @@ class AttemptTimes:
         self.begin: Sequence[int] = ()
         """In milliseconds since the start of the run, as `end`; -1 for one that has not ended."""
         self.end: Sequence[int] = ()
-        self._took: Sequence[int] = ()  # in microseconds; 0 for one that has not ended
         self.state = b""
         self.index: Sequence[int] = ()
         """The innermost foreach index; -1 outside of any."""
@@ -69,6 +68,7 @@ class AttemptTimes:
         """By task: its last row; -1 for none."""
         self.caught: dict[int, int] = {}
         """By step: how many failures were caught."""
+        self._took: dict[int, int] = {}  # by step, in microseconds
 
     def __len__(self) -> int:
         return len(self.task)
@@ -92,13 +92,8 @@ class AttemptTimes:
         self.step, self.attempt, self.state = found.steps, found.numbers, found.states
         self.begin = [moment // _THOUSAND for moment in found.begins]
         self.end = [-1 if moment == UNENDED else moment // _THOUSAND for moment in found.ends]
-        # Not from the milliseconds: a step of many short tasks would seem to take no time at all.
-        self._took = [
-            0 if end == UNENDED else max(end - begin, 0)
-            for begin, end in zip(found.begins, found.ends, strict=True)
-        ]
         self.index = [number - 1 for number in found.indexes]
-        self.caught = dict(table.caught)
+        self.caught, self._took = dict(table.caught), dict(table.took)
         row_of = array("i", [-1]) * (max(found.tasks, default=0) + 1)
         for row, each in enumerate(found.tasks):
             row_of[each] = row
@@ -172,15 +167,14 @@ class AttemptTimes:
             return told
         changes = self._changes
         found: dict[int, list[int]] = {}
-        columns = self.step, self.begin, self.end, self._took
-        for number, begin, end, took in zip(*columns, strict=True):
-            have = found.setdefault(number, [begin, 0, 0])
+        columns = self.step, self.begin, self.end
+        for number, begin, end in zip(*columns, strict=True):
+            have = found.setdefault(number, [begin, 0])
             have[0] = min(have[0], begin)
             have[1] = -1 if end < 0 or have[1] < 0 else max(have[1], end)
-            have[2] += took
         told = {
-            self.steps[number]: (first, last, total / _MILLION)
-            for number, (first, last, total) in found.items()
+            self.steps[number]: (first, last, self._took.get(number, 0) / _MILLION)
+            for number, (first, last) in found.items()
         }
         self._of_steps = changes, told
         return told

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncflow.events.records import (
@@ -13,7 +11,6 @@ from asyncflow.events.records import (
     STARTED,
     SUCCEEDED,
     is_caught,
-    seconds_in,
     seq_of,
     step_of,
     task_of,
@@ -23,11 +20,12 @@ from asyncflow.events.records import (
 from asyncflow.store.task_table import TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from asyncflow.events.record_columns import PlainRecords, RecordColumns
 
 _THOUSAND: Final = 1000
+_MILLION: Final = 1_000_000
 _STARTED: Final = int(TaskState.STARTED)
 _SUCCEEDED: Final = int(TaskState.SUCCEEDED)
 
@@ -89,9 +87,7 @@ class LiveCounts:
         if code == STARTED:
             return
         step.ended = moment
-        if not was_caught:  # else its failure has told how long it took
-            step.seconds += seconds_in(values)
-        elif code == SUCCEEDED:
+        if was_caught and code == SUCCEEDED:
             step.caught += 1
         if code == FAILED and (is_caught(values) or will_retry(values)):
             self._again[task] = is_caught(values)
@@ -109,13 +105,6 @@ class LiveCounts:
                 states = self._steps[name].states
                 states[_STARTED] -= number
                 states[_SUCCEEDED] += number
-            # One after the other: the sum of fractions depends on their order.
-            if len(counts) == 1:
-                step = self._steps[ends.steps[0]]
-                step.seconds = reduce(add, ends.more, step.seconds)
-            else:
-                for name, seconds in zip(ends.steps, ends.more, strict=True):
-                    self._steps[name].seconds += seconds
         self._note_moments(begins, ends)
 
     def _note_moments(self, begins: RecordColumns | None, ends: RecordColumns | None) -> None:
@@ -145,6 +134,9 @@ class LiveCounts:
         """A time in milliseconds since the run's start."""
         return max(time - self._started, 0) // _THOUSAND
 
-    def all(self) -> list[StepCount]:
-        """Each step as it is now."""
-        return [replace(step, states=[*step.states]) for step in self._steps.values()]
+    def all(self, took: Mapping[int, int]) -> list[StepCount]:
+        """Each step as it is now; `took` has how long its attempts took, as `AttemptTable.took`."""
+        return [
+            replace(step, states=[*step.states], seconds=took.get(number, 0) / _MILLION)
+            for number, step in enumerate(self._steps.values())
+        ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncflow.client.live_counts import LiveCounts
+from asyncflow.client.live_counts import LiveCounts, StepCount
 from asyncflow.errors import RecordError
 from asyncflow.events.record_columns import AT_ONCE, plain_records, unpack_all, unusual_among
 from asyncflow.events.records import (
@@ -85,6 +85,10 @@ class Replay:
         self.outputs: dict[int, int] = {}
         """The offset of the last output of each running task."""
         self._last: list[Any] = []
+
+    def step_counts(self) -> list[StepCount]:
+        """The steps in the order of the graph with their counts so far."""
+        return self.steps.all(self.index.attempts.took)
 
     def handle_all(self, places: Sequence[int], payloads: Sequence[bytes]) -> None:
         """Apply the records at these offsets, which follow each other.

@@ -90,7 +90,7 @@ class RunTasks:
         They are as of the last question about the run.
         """
         with self._lock:
-            return None if self._replay is None else self._replay.steps.all()
+            return None if self._replay is None else self._replay.step_counts()
 
     def read_so_far(self) -> tuple[int, int]:
         """The last event that was read and where its record ends, even if damage follows."""

@@ -121,6 +121,7 @@ class Tally:
             return
         step = self._steps[event.step]
         step.running = max(0, step.running - 1)  # an attempt may fail before it began
+        step.seconds += event.seconds
         if event.will_retry:
             step.retried += 1
         else:

@@ -331,7 +331,7 @@ class Recorder:
         self._expect(step, ran.attempts.seconds)
         self.seq, self._last_time = seqs[-1], now
         places = batch.record(recorded, self._flow, self._run_id, self._resolve, ran=tasks)
-        self._index.note_ran(places, step, tasks, indexes, now, texts)
+        self._index.note_ran(places, step, tasks, indexes, now, texts, ran.attempts.seconds)
 
     def _expect(self, step: str, took: Sequence[float]) -> None:
         """Tasks of a step have taken so many seconds, one after the other."""

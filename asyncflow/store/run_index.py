@@ -293,7 +293,7 @@ class RunIndex:
             at, numbers = [places[each] for each in ends.at], self._numbers_of(ends)
             indexes = _from_zero(_inner_indexes(ends.paths))
             self.table.end_all(ends.tasks, at, numbers, ends.attempts, indexes)
-            self.attempts.end_all(ends.tasks, self._moments(ends.times), ends.more)
+            self.attempts.end_all(numbers, ends.tasks, self._moments(ends.times), ends.more)
             if self._end in ends.steps:
                 pairs = zip(ends.steps, ends.tasks, strict=True)
                 self._end_task = [task for step, task in pairs if step == self._end][-1]
@@ -307,6 +307,7 @@ class RunIndex:
         indexes: Sequence[int],
         time: int,
         items: Sequence[str],
+        seconds: Sequence[float],
     ) -> None:
         """Add the records of new tasks of a foreach whose first attempts began and succeeded.
 
@@ -317,11 +318,12 @@ class RunIndex:
             indexes: The innermost foreach index of each.
             time: When all of that was, in microseconds since 1970.
             items: The short text of each task's item.
+            seconds: How long each attempt took.
         """
         number = self._numbers[step]
         steps = [number] * len(tasks)
         self.table.begin_all(tasks, places[::2], steps, indexes, places[1::2])
-        self.attempts.add_all(number, tasks, indexes, max(time - self._started, 0), items)
+        self.attempts.add_all(number, tasks, indexes, max(time - self._started, 0), items, seconds)
         self._counts[number] += len(tasks)
 
     def note_recorded(self, places: Sequence[int], recorded: Sequence[Sequence[Any]]) -> None:

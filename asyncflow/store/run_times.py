@@ -5,7 +5,8 @@ journal. It is written when the run has ended, before the summary, if there were
 to `MOST_ROWS` attempts:
 
     header  framed like a record of the journal, the msgpack of
-            [version, journal_bytes, rows, text_bytes, checksum, [[step, caught], ...]]
+            [version, journal_bytes, rows, text_bytes, checksum, [[step, caught], ...],
+             [[step, took], ...]]
     rows    32 bytes for each attempt, in the order in which they began:
               u64  when it began, in microseconds since the run's start; if it had to wait for
                    the import of its flow, when that was over
@@ -20,8 +21,10 @@ to `MOST_ROWS` attempts:
 
 Integers are little-endian. `checksum` is the crc32 of rows and texts, and `journal_bytes` the
 length of the journal with which they agree. `caught` counts the failures of a step that `@catch`
-has caught: such an attempt stands as succeeded. A task that was taken over from another run has a
-row, too. If the file is missing, damaged, or of another version, a reader reads the journal.
+has caught: such an attempt stands as succeeded. `took` is how long the attempts of a step took in
+all, in microseconds, as their records say: a row has moments at which records may have been made
+for many. A task that was taken over from another run has a row, too. If the file is missing,
+damaged, or of another version, a reader reads the journal.
 """
 
 from __future__ import annotations
@@ -53,9 +56,10 @@ LEAST_ROWS: Final = 1000
 """A run with fewer attempts has no such file: its journal is read in some milliseconds."""
 MOST_ROWS: Final = 1_000_000
 """Neither has one with more: the file would be a load for the engine, which has it in memory."""
-_VERSION: Final = 1
+_VERSION: Final = 2
 _ROW: Final = struct.Struct("<QQIIIHBB")
 ROW_BYTES: Final = _ROW.size
+_MILLION: Final = 1_000_000
 _MOMENT: Final = struct.Struct("<Q")
 _LEAST_IMPORT: Final = 20_000  # microseconds: less may be the time from a worker to the journal
 _END_AT, _TEXT_AT, _STATE_AT = 8, 24, 31
@@ -135,6 +139,8 @@ class AttemptTable:
         """For each task that runs, where its row begins."""
         self.caught: dict[int, int] = {}
         """By step: how many failures were caught."""
+        self.took: dict[int, int] = {}
+        """By step: how long its attempts took in all, in microseconds; exact in any order."""
         self.changes = 0
         """How many records were noted."""
 
@@ -180,8 +186,9 @@ class AttemptTable:
             began = time - int(seconds * 1e6)
             if seconds and began > _MOMENT.unpack_from(self._rows, at)[0] + _LEAST_IMPORT:
                 _MOMENT.pack_into(self._rows, at, began)
-        elif state == _SUCCEEDED:
-            self.caught[step] = self.caught.get(step, 0) + 1
+        elif state == _SUCCEEDED:  # its failure has told how long it took
+            self.caught[step], seconds = self.caught.get(step, 0) + 1, 0.0
+        self._add_took(step, (seconds,))
         if state == _CAUGHT:
             self._open[task], state = at, _FAILED
         self._close(at, time, state)
@@ -210,11 +217,13 @@ class AttemptTable:
         indexes: Sequence[int],
         time: int,
         items: Sequence[str],
+        seconds: Sequence[float],
     ) -> None:
         """Do what `begin` and `end` do for new tasks of a step whose first attempt succeeded.
 
         Both were noted at the same time, and they had to wait for no import.
         """
+        self._add_took(step, seconds)
         times, steps, states = repeat(time), repeat(step), repeat(_SUCCEEDED)
         if not self._add_all(steps, tasks, indexes, times, times, items, states):
             for task, index, item in zip(tasks, indexes, items, strict=True):
@@ -252,8 +261,19 @@ class AttemptTable:
         self._rows += b"".join(map(_ROW.pack, *columns))
         return True
 
-    def end_all(self, tasks: Sequence[int], times: Sequence[int], seconds: Sequence[float]) -> None:
+    def end_all(
+        self,
+        steps: Sequence[int],
+        tasks: Sequence[int],
+        times: Sequence[int],
+        seconds: Sequence[float],
+    ) -> None:
         """Do what `end` does for attempts that run and have succeeded, each of another task."""
+        if steps.count(steps[0]) == len(steps):  # most are of one step
+            self._add_took(steps[0], seconds)
+        else:
+            for step, took in zip(steps, seconds, strict=True):
+                self._add_took(step, (took,))
         rows, begun = self._rows, [self._open.pop(task) for task in tasks]
         pack_time, time_at = _MOMENT.pack_into, _MOMENT.unpack_from
         for at, time, took in zip(begun, times, seconds, strict=True):
@@ -263,6 +283,10 @@ class AttemptTable:
             pack_time(rows, at + _END_AT, time)
             rows[at + _STATE_AT] = _SUCCEEDED
         self.changes += len(tasks)
+
+    def _add_took(self, step: int, seconds: Sequence[float]) -> None:
+        added = sum([int(each * _MILLION) for each in seconds])
+        self.took[step] = self.took.get(step, 0) + added
 
     def _add(self, step: int, task: int, attempt: int, index: int, time: int, item: str) -> int:
         at = len(self._rows)
@@ -315,7 +339,8 @@ class AttemptTable:
         data = bytes(self._rows) + bytes(self._texts)
         caught = [[step, count] for step, count in sorted(self.caught.items())]
         counts = len(self), len(self._texts), crc32(data)
-        header = [_VERSION, journal_bytes, *counts, caught]
+        took = [[step, total] for step, total in sorted(self.took.items())]
+        header = [_VERSION, journal_bytes, *counts, caught, took]
         return frame(msgpack.packb(header)) + data
 
     @classmethod
@@ -353,8 +378,8 @@ class AttemptTable:
             raise RecordError("its header is not an array")
         if header[0] != _VERSION:
             return None
-        check_types("the header", tuple(map(type, header)), (INT, INT, INT, INT, INT, LIST))
-        _, length, rows, texts, checksum, caught = header[:6]
+        check_types("the header", tuple(map(type, header)), (INT, INT, INT, INT, INT, LIST, LIST))
+        _, length, rows, texts, checksum, caught, took = header[:7]
         if length != journal_bytes:
             return None  # of another journal: a copy was cut, or its end is missing
         if len(data) - begin != rows * ROW_BYTES + texts or crc32(data[begin:]) != checksum:
@@ -362,10 +387,10 @@ class AttemptTable:
         table = cls()
         table._rows = bytearray(data[begin : begin + rows * ROW_BYTES])
         table._texts = bytearray(data[begin + rows * ROW_BYTES :])
-        table._check(steps, caught)
+        table._check(steps, caught, took)
         return table
 
-    def _check(self, steps: int, caught: Sequence[object]) -> None:
+    def _check(self, steps: int, caught: Sequence[object], took: Sequence[object]) -> None:
         """Refuse what no run can have: a checksum tells only that somebody has written it."""
         if not self._rows:
             return
@@ -379,10 +404,11 @@ class AttemptTable:
         bounds = found.texts.tolist()
         if bounds[-1] != len(self._texts) or sorted(bounds) != bounds:
             raise RecordError("its texts are not where it says")
-        for pair in caught:
-            if type(pair) is not list or [*map(type, pair)] != [int, int] or pair[0] >= steps:
-                raise RecordError("it counts failures of a step that there is not")
-            self.caught[pair[0]] = pair[1]
+        for counts, told in ((self.caught, caught), (self.took, took)):
+            for pair in told:
+                if type(pair) is not list or [*map(type, pair)] != [int, int] or pair[0] >= steps:
+                    raise RecordError("it counts something of a step that there is not")
+                counts[pair[0]] = pair[1]
         if _RUNNING in found.states:
             states = zip(found.tasks, found.states, strict=True)
             self._open = {

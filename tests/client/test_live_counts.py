@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflow.client.step_rows import run_progress, step_rows
+from asyncflow.client.step_rows import run_progress, step_rows, step_times
 from asyncflow.page.opened_runs import OpenedRuns
 from asyncflow.store.run_index import SUMMARY
 from asyncflow.values import Status
@@ -21,6 +21,7 @@ COUNTED = (
     "interrupted",
     "cloned",
     "retried",
+    "seconds",
 )
 
 moves = st.lists(
@@ -58,7 +59,8 @@ def test_a_replay_counts_what_the_table_has(tmp_path_factory, turns):
     run = written(store, turns)
     run.finish(Status.CANCELLED)
     place = "Made", RUNS["succeeded"]
-    rows = step_rows(OpenedRuns(str(store)).record(*place))
+    ended = OpenedRuns(str(store)).record(*place)
+    rows = step_rows(ended, step_times(ended))
     progress = run_progress(OpenedRuns(str(store)).record(*place))
     (run.run_dir / SUMMARY).unlink()
     replayed = OpenedRuns(str(store)).record(*place)

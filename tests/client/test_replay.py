@@ -188,7 +188,7 @@ def state_of(replay):
         attempts.dump(1),
         [*attempts.items(attempts.columns())],
         (attempts.caught, attempts.running(), attempts.changes),
-        [repr(each) for each in replay.steps.all()],
+        [repr(each) for each in replay.step_counts()],
         replay.outputs,
         (replay.size, replay.events),
     )

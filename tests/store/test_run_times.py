@@ -78,6 +78,17 @@ def test_an_attempt_whose_failure_was_caught_stands_as_succeeded_and_is_counted(
     assert (table.caught, table.unended) == ({2: 1}, 0)
 
 
+def test_what_the_attempts_of_a_step_took_is_added_up_whichever_way_they_are_noted():
+    """One by one or together; a caught failure has told of its attempt, and its success has not."""
+    table, seconds = AttemptTable(), [0.25, 0.5]
+    table.add_all(0, [1, 2], [0, 1], 5, ["", ""], seconds)
+    table.begin_all([0, 1], [3, 4], [2, 0], [6, 6], ["", ""])
+    table.end_all([0, 1], [3, 4], [7, 7], seconds)
+    for state in (CAUGHT, SUCCEEDED):
+        table.end((1, 5, 0, -1), 8, state, "", 0.125)
+    assert table.took == {0: 1_000_000, 1: 625_000}
+
+
 records = st.tuples(
     st.sampled_from(["begin", "end"]),
     st.integers(0, STEPS - 1),
@@ -87,6 +98,7 @@ records = st.tuples(
     st.integers(0, 1 << 61),
     st.sampled_from(list(AttemptState)[1:]),
     st.text(max_size=5),
+    st.floats(0, 1e6),
 )
 
 
@@ -94,16 +106,17 @@ records = st.tuples(
 def test_a_table_comes_back_from_its_file(tmp_path_factory, noted):
     """Whatever came in, in whatever order."""
     table = AttemptTable()
-    for kind, step, task, attempt, index, time, state, item in noted:
+    for kind, step, task, attempt, index, time, state, item, seconds in noted:
         if kind == "begin":
             table.begin(step, task, attempt, index, time, item)
         else:
-            table.end((step, task, attempt, index), time, state, item, 0.0)
+            table.end((step, task, attempt, index), time, state, item, seconds)
     run = stored(tmp_path_factory.mktemp("times"), table.dump(JOURNAL_BYTES))
     again = AttemptTable.read(run, JOURNAL_BYTES, STEPS)
     assert again is not None
     assert again.columns() == table.columns()
     assert again.caught == table.caught
+    assert again.took == table.took
     assert again.dump(JOURNAL_BYTES) == table.dump(JOURNAL_BYTES)
 
 
