@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from asyncflow.workers.messages import StartTask
 
 _TASK_OVERHEAD_SECONDS: Final = 0.0001  # overhead of a task beside its step
-_TOGETHER: Final = 64  # so many short tasks are sent to a worker at once, at most
+_TOGETHER: Final = 128  # so many short tasks are sent to a worker at once, at most
 _PATIENT_SECONDS: Final = 0.5  # how long a `def` task waits for a `def` worker to become free
 _START_TRIES: Final = 5  # failed starts in a row, for lack of resources, while there is no worker
 _REST_SECONDS: Final = 0.5  # between them

@@ -38,9 +38,9 @@ class Ahead(NamedTuple):
     """
 
 
-AHEAD: Final = Ahead(0.02, 64)
-"""Of a worker beside the engine: some ten times a journal write, packets that a socket takes with
-ease."""
+AHEAD: Final = Ahead(0.02, 128)
+"""Of a worker beside the engine: some ten times a journal write, and packets that a socket takes
+with ease. So many of the shortest tasks last for longer than their reports wait to be read."""
 
 
 class NotNowError(PoolError):

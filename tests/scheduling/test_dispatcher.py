@@ -196,7 +196,7 @@ async def play(monkeypatch):
 
 async def test_short_tasks_stand_behind_each_other_and_long_ones_do_not(play):
     """A worker has some 20 ms of work at hand."""
-    for seconds, most in ((0.0001, 64), (0.005, 4), (1.0, 1)):
+    for seconds, most in ((0.0001, AHEAD.tasks), (0.005, 4), (1.0, 1)):
         game = play(1)
         game.dispatcher.enter(Source(1, 1000, seconds=seconds))
         assert len(game.workers[0].tasks) == pytest.approx(most, abs=1)
@@ -221,7 +221,7 @@ async def test_short_tasks_are_sent_together_while_no_other_run_waits(play):
     game = play(2)
     game.dispatcher.enter(Source(1, 1000, seconds=0.0001))
     sent = [order.number for worker in game.workers for order in worker.sent]
-    assert sum(sent) == len(game.workers) * 64
+    assert sum(sent) == len(game.workers) * AHEAD.tasks
     assert len(sent) <= 8
     game.dispatcher.enter(Source(2, 1000, seconds=0.0001))
     for worker in game.workers:
@@ -271,8 +271,10 @@ async def test_a_task_is_told_as_a_whole_if_one_read_has_its_start_and_its_end(p
     game.begin(worker)
     game.dispatcher.on_reports(worker, [Opened(1)])
     game.end(worker)
+    while len(worker.sent) < 2:  # packets
+        game.step(worker)
     source.facts.clear()
-    first, *keys, last = [worker.receive().key for _ in range(90)]
+    first, *keys, last = [worker.receive().key for _ in range(110)]
     done = {key: Succeeded(key, 0.0001, Outcome(), (0, 0)) for key in (first, *keys)}
     game.dispatcher.on_reports(worker, [Started(first)])
     ran = [each for key in keys for each in (Started(key), done[key])]

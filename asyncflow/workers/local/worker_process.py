@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from asyncflow.workers.report_stream import WholeAttempts
 
 _PACKET_BYTES: Final = 1 << 18
-READ_BYTES: Final = 1 << 13
-"""Some 80 reports: the event loop is busy for half a millisecond."""
+READ_BYTES: Final = 1 << 14
+"""Some 200 reports of short tasks: the event loop is busy for half a millisecond."""
 
 
 class Printed(NamedTuple):
