@@ -507,7 +507,7 @@ def test_a_foreach_list_stores_a_class_once(flow, elsewhere):
     """Ten thousand items of one class do not carry its code ten thousand times."""
     encoded = encode_items([flow.Point(i) for i in range(100)])
     single = len(stored(flow.Point(1)))
-    assert encoded.size < single + 100 * 300
+    assert encoded.size < 100 * single / 4  # each names its file, whose path may be long
     data = b"".join(encoded.chunks)
     assert type(codec.decode(encoded.encoding, data)[7]) is flow.Point
     told = elsewhere([stored([data])], "codec.decode(2, v[0][0])[7].moved()")

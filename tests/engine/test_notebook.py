@@ -53,15 +53,17 @@ async def kernel(tmp_path_factory):
     client = NotebookClient(
         notebook, kernel_name="python3", timeout=120, shutdown_kernel="immediate"
     )
-    async with client.async_setup_kernel(cwd=str(folder)):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(folder))  # there may be no home that can be written to
+        async with client.async_setup_kernel(cwd=str(folder)):
 
-        async def carry_out(source):
-            notebook.cells.append(new_code_cell(source))
-            return await client.async_execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
+            async def carry_out(source):
+                notebook.cells.append(new_code_cell(source))
+                return await client.async_execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
 
-        await carry_out("def shared_by(number):\n    return 10 / number")
-        await carry_out(FLOW)
-        yield carry_out
+            await carry_out("def shared_by(number):\n    return 10 / number")
+            await carry_out(FLOW)
+            yield carry_out
 
 
 @pytest.fixture(scope="module")

@@ -105,9 +105,9 @@ async def test_each_turn_is_a_task_that_follows_the_one_before(looped):
 
 
 @pytest.mark.parametrize("which", ["chosen", "looped"])
-async def test_everything_can_be_asked_of_a_run_with_conditions(request, which):
+async def test_everything_can_be_asked_of_a_run_with_conditions(chosen, looped, which):
     """Each property of its steps and tasks has an answer."""
-    run = request.getfixturevalue(which)
+    run = {"chosen": chosen, "looped": looped}[which]
     for run_step in run:
         for view in (run_step, *run_step):
             for name in dir(type(view)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import socket
 import subprocess
@@ -61,12 +62,19 @@ class Browser:
 
     def __init__(self, driver: str, chromium: str, profile: Path) -> None:
         self.http = httpx.Client(base_url=driver, timeout=SECONDS)
+        try:
+            self.session = self._begin(chromium, profile)
+        except BaseException:
+            self.http.close()
+            raise
+
+    def _begin(self, chromium: str, profile: Path) -> str:
         wait_until(self.is_ready, "the browser's driver answers")
         args = [*self.OPTIONS, f"--user-data-dir={profile}"]
         options = {"binary": chromium, "args": args}
         logged = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         made = self.post("/session", capabilities={"alwaysMatch": logged})
-        self.session = f"/session/{made['sessionId']}"
+        return f"/session/{made['sessionId']}"
 
     def is_ready(self) -> bool:
         """Whether the driver takes requests."""
@@ -177,7 +185,8 @@ def chromium(folder: Path) -> Iterator[Browser]:
     if driver is None or program is None:
         pytest.skip("no chromium and chromedriver here: `make browser` installs Debian's")
     port = free_port()
-    with subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL) as process:
+    command, home = [driver, f"--port={port}"], {**os.environ, "HOME": str(folder)}
+    with subprocess.Popen(command, env=home, stdout=subprocess.DEVNULL) as process:
         try:
             browser = Browser(f"http://127.0.0.1:{port}", program, folder / "profile")
             try:
