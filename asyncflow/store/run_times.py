@@ -188,7 +188,8 @@ class AttemptTable:
                 _MOMENT.pack_into(self._rows, at, began)
         elif state == _SUCCEEDED:  # its failure has told how long it took
             self.caught[step], seconds = self.caught.get(step, 0) + 1, 0.0
-        self._add_took(step, (seconds,))
+        if seconds:  # that of a task which is taken over is told by its origin
+            self._add_took(step, (seconds,))
         if state == _CAUGHT:
             self._open[task], state = at, _FAILED
         self._close(at, time, state)
@@ -286,7 +287,8 @@ class AttemptTable:
 
     def _add_took(self, step: int, seconds: Sequence[float]) -> None:
         added = sum([int(each * _MILLION) for each in seconds])
-        self.took[step] = self.took.get(step, 0) + added
+        if added:  # a step that has taken no time has no entry, however its attempts are noted
+            self.took[step] = self.took.get(step, 0) + added
 
     def _add(self, step: int, task: int, attempt: int, index: int, time: int, item: str) -> int:
         at = len(self._rows)
