@@ -54,7 +54,8 @@ async def kernel(tmp_path_factory):
         notebook, kernel_name="python3", timeout=120, shutdown_kernel="immediate"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IPYTHONDIR", str(folder))  # there may be no home that can be written to
+        for name in ("HOME", "IPYTHONDIR"):  # there may be no home that can be written to
+            patch.setenv(name, str(folder))
         async with client.async_setup_kernel(cwd=str(folder)):
 
             async def carry_out(source):
