@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as in_json
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -12,7 +11,7 @@ from asyncflow.errors import RecordError
 from asyncflow.events.drafts import event_of
 from asyncflow.events.event_json import to_json, to_json_data
 from asyncflow.events.manifests import is_whole, unpack_manifest, unpack_told
-from asyncflow.events.output_lines import split_lines
+from asyncflow.events.output_lines import PIECE_BYTES, split_lines
 from asyncflow.events.records import FIELDS, HEAD_FIELDS, STARTED, STREAMS, SUCCEEDED
 from asyncflow.events.selection import OutputChunk, RecordedEvents
 from asyncflow.events.types import TaskEvent, TaskLogged, from_microseconds
@@ -24,7 +23,13 @@ if TYPE_CHECKING:
     from asyncflow.events.types import Event
     from asyncflow.values import ArtifactRef
 
+_NEWLINE: Final = "\n"
 _TEXT_CHARACTERS: Final = 200  # the most of a field in the list of events; --json shows all of it
+_SHOWN_WHOLE: Final = _TEXT_CHARACTERS - 2  # a plain text, beside its quotes
+_SHORT: Final = _SHOWN_WHOLE // 10  # any text: a character takes up to ten, as `\U0010ffff`
+_FEW: Final = 10  # indexes of a path: each takes up to thirteen characters
+_PLAIN: Final = bytes({*range(0x20, 0x7F), ord(_NEWLINE)} - {*b"\"'\\"})
+"""What output may have in a list of events and in JSON as it is, but for the line ends."""
 _HEAD: Final = {"type", "flow", "run_id", "seq", "time", "graph", "items"}
 _TASK_HEAD: Final = {*_HEAD, "step", "task_id"}
 _SIZES: Final = {code: HEAD_FIELDS + len(FIELDS[code]) for code in (STARTED, SUCCEEDED)}
@@ -32,7 +37,6 @@ _SIZES: Final = {code: HEAD_FIELDS + len(FIELDS[code]) for code in (STARTED, SUC
 _MANIFEST_AT: Final = HEAD_FIELDS + FIELDS[SUCCEEDED].index("manifest")
 _ITEMS_AT: Final = HEAD_FIELDS + FIELDS[SUCCEEDED].index("items")
 _KEPT_BYTES: Final = 1024  # manifests up to this length are kept: those of many tasks are the same
-_NEWLINE: Final = "\n"
 _OF_OUTPUT: Final = ("attempt", "stream", "line", "end", "pid")
 
 
@@ -44,6 +48,7 @@ class EventLines:
         self._as_json = as_json
         self._stamps = TimeStamps()
         self._time, self._moment = -1, ""  # the last one: many records have the same time
+        self._run, self._json_run = ("", ""), ""  # the last one, too
 
     def of_all(self, items: Iterable[Publication]) -> str:
         """The lines of events, and of those that records stand for, each with its line end.
@@ -52,13 +57,17 @@ class EventLines:
             JournalError: A record of output is invalid.
         """
         of_output = self._json_of_output if self._as_json else self._of_output
-        of_task = self._json_of_task if self._as_json else self._of_task
+        of_start = self._json_of_start if self._as_json else self._of_start
+        of_other = self._json_of_other if self._as_json else self._of_other
+        started_size = _SIZES[STARTED]
         lines: list[str] = []
         for item in items:
             if type(item) is OutputChunk:
                 lines.append(of_output(item))
             elif type(item) is RecordedEvents:
-                lines += [of_task(values, item) for values in item.values]
+                for values in item.values:
+                    is_start = values[0] == STARTED and len(values) == started_size
+                    lines.append(of_start(values, item) if is_start else of_other(values, item))
             else:
                 lines.append(self._of_event(cast("Event", item)))
         return "".join(lines)
@@ -73,6 +82,13 @@ class EventLines:
                 self._moment = self._stamps.of_microseconds(time)
         return self._moment
 
+    def _run_of(self, item: OutputChunk | RecordedEvents) -> str:
+        """The run of records, as JSON."""
+        run = item.flow, item.run_id
+        if run != self._run:
+            self._run, self._json_run = run, f'"flow": {in_json(run[0])}, "run_id": "{run[1]}"'
+        return self._json_run
+
     # --- output ---
 
     def _of_output(self, chunk: OutputChunk) -> str:
@@ -81,6 +97,16 @@ class EventLines:
         head += f" attempt={attempt}" * bool(attempt) + f" stream={STREAMS[stream]!r}"
         last = f" pid={pid}\n" if pid else "\n"
         whole = _told("end", _NEWLINE) + last
+        plain = _plain_lines(data)
+        if plain is not None:
+            return "".join(
+                [
+                    f"{number:>6}{head} line='{line}'{whole}"
+                    if 0 < len(line) <= _SHOWN_WHOLE
+                    else f"{number:>6}{head}{_told('line', line)}{whole}"
+                    for number, line in enumerate(plain, seq)
+                ]
+            )
         return "".join(
             [
                 f"{number:>6}{head}{_told('line', line)}"
@@ -91,12 +117,18 @@ class EventLines:
 
     def _json_of_output(self, chunk: OutputChunk) -> str:
         _, seq, time, step, task, attempt, stream, pid, data, *_ = chunk.values
-        before = f'{{"type": "TaskLogged", {_json_run(chunk)}, "seq": '
+        before = f'{{"type": "TaskLogged", {self._run_of(chunk)}, "seq": '
         told = (
             f', "time": "{self._at(time)}", "step": {in_json(step)}, "task_id": "{task}", '
             f'"attempt": {attempt}, "stream": "{STREAMS[stream]}", "line": '
         )
         last = f', "pid": {pid}}}\n'
+        whole = f', "end": {in_json(_NEWLINE)}{last}'
+        plain = _plain_lines(data)
+        if plain is not None:
+            return "".join(
+                [f'{before}{number}{told}"{line}"{whole}' for number, line in enumerate(plain, seq)]
+            )
         return "".join(
             [
                 f'{before}{number}{told}{in_json(line)}, "end": {in_json(end)}{last}'
@@ -106,23 +138,25 @@ class EventLines:
 
     # --- what begins and ends an attempt ---
 
-    def _of_task(self, values: Sequence[Any], group: RecordedEvents) -> str:
-        code, size = values[0], len(values)
-        if code == STARTED and size == _SIZES[STARTED]:
-            return self._of_start(values)
-        if code == SUCCEEDED and size == _SIZES[SUCCEEDED] and is_whole(values[_MANIFEST_AT]):
-            with suppress(RecordError):  # else the event says whose manifest it is
-                return self._of_success(values, group)
-        return self._of_event(event_of(values, group.flow, group.run_id, group.resolve))
-
-    def _of_start(self, values: Sequence[Any]) -> str:
+    def _of_start(self, values: Sequence[Any], _: RecordedEvents) -> str:
         _, seq, time, step, task, attempt, path, pid, parents, node, item = values
         return (
             f"{seq:>6} {self._at(time)} TaskStarted   {step}/{task}"
-            f"{f' attempt={attempt}' if attempt else ''}{_told('path', path)}"
+            f"{f' attempt={attempt}' if attempt else ''}"
+            f"{f' path={path}' if 0 < len(path) <= _FEW else _told('path', path)}"
             f"{f' pid={pid}' if pid else ''}{_told('parents', parents) if parents else ''}"
-            f"{_told('node', node) if node else ''}{_told('item', item)}\n"
+            f"{_told('node', node) if node else ''}"
+            f"{f' item={item!r}' if 0 < len(item) <= _SHORT else _told('item', item)}\n"
         )
+
+    def _of_other(self, values: Sequence[Any], group: RecordedEvents) -> str:
+        is_usual = values[0] == SUCCEEDED and len(values) == _SIZES[SUCCEEDED]
+        if is_usual and is_whole(values[_MANIFEST_AT]):
+            try:
+                return self._of_success(values, group)
+            except RecordError:
+                pass  # the event says whose manifest it is
+        return self._of_event(event_of(values, group.flow, group.run_id, group.resolve))
 
     def _of_success(self, values: Sequence[Any], group: RecordedEvents) -> str:
         _, seq, time, step, task, attempt, path, manifest, seconds, pid, fanout, *more = values
@@ -135,7 +169,8 @@ class EventLines:
         # a call for each field would take as long as all the rest
         return (
             f"{seq:>6} {self._at(time)} TaskSucceeded {step}/{task}"
-            f"{f' attempt={attempt}' if attempt else ''}{_told('path', path)}{names(manifest)}"
+            f"{f' attempt={attempt}' if attempt else ''}"
+            f"{f' path={path}' if 0 < len(path) <= _FEW else _told('path', path)}{names(manifest)}"
             f"{f' seconds={seconds}' if seconds else ''}{f' pid={pid}' if pid else ''}"
             f"{f' fanout={fanout}' if fanout else ''}{f' log={log}' if log else ''}"
             f"{f' failed={failed}' if failed else ''}{_told('choice', choice) if choice else ''}"
@@ -143,20 +178,19 @@ class EventLines:
             f"{f' peak_memory={peak_memory}' if peak_memory else ''}{shown}\n"
         )
 
-    def _json_of_task(self, values: Sequence[Any], group: RecordedEvents) -> str:
-        code, size = values[0], len(values)
-        if code == STARTED and size == _SIZES[STARTED]:
-            return self._json_of_start(values, group)
-        is_usual = code == SUCCEEDED and size == _SIZES[SUCCEEDED]
+    def _json_of_other(self, values: Sequence[Any], group: RecordedEvents) -> str:
+        is_usual = values[0] == SUCCEEDED and len(values) == _SIZES[SUCCEEDED]
         if is_usual and not values[_ITEMS_AT] and not values[-1] and is_whole(values[_MANIFEST_AT]):
-            with suppress(RecordError):  # else the event says whose manifest it is
+            try:
                 return self._json_of_success(values, group)
+            except RecordError:
+                pass  # the event says whose manifest it is
         return self._of_event(event_of(values, group.flow, group.run_id, group.resolve))
 
     def _json_of_start(self, values: Sequence[Any], group: RecordedEvents) -> str:
         _, seq, time, step, task, attempt, path, pid, parents, node, item = values
         return (
-            f'{{"type": "TaskStarted", {_json_run(group)}, "seq": {seq}, '
+            f'{{"type": "TaskStarted", {self._run_of(group)}, "seq": {seq}, '
             f'"time": "{self._at(time)}", "step": {in_json(step)}, "task_id": "{task}", '
             f'"attempt": {attempt}, "path": {path}, "pid": {pid}, "parents": {parents}, '
             f'"node": {in_json(node)}, "item": {in_json(item)}}}\n'
@@ -167,7 +201,7 @@ class EventLines:
         _, log, failed, choice, cpu_seconds, peak_memory, _ = more
         refs = _kept_refs if len(manifest) <= _KEPT_BYTES else _refs
         return (
-            f'{{"type": "TaskSucceeded", {_json_run(group)}, "seq": {seq}, '
+            f'{{"type": "TaskSucceeded", {self._run_of(group)}, "seq": {seq}, '
             f'"time": "{self._at(time)}", "step": {in_json(step)}, "task_id": "{task}", '
             f'"attempt": {attempt}, "path": {path}, "artifacts": {refs(manifest)}, '
             f'"seconds": {seconds}, "pid": {pid}, "fanout": {_null(fanout)}, "items": null, '
@@ -222,8 +256,11 @@ _kept_names: Final = lru_cache(maxsize=256)(_names)
 _kept_refs: Final = lru_cache(maxsize=256)(_refs)
 
 
-def _json_run(item: OutputChunk | RecordedEvents) -> str:
-    return f'"flow": {in_json(item.flow)}, "run_id": "{item.run_id}"'
+def _plain_lines(data: bytes) -> list[str] | None:
+    """The lines of output if all have a line end and can be shown as they are; else None."""
+    if data[-1:] != b"\n" or len(data) > PIECE_BYTES or data.translate(None, _PLAIN):
+        return None
+    return data[:-1].decode().split("\n")
 
 
 def _null(value: float | None) -> str:

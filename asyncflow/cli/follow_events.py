@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
+from asyncflow._support.seldom_collected import seldom_collected
 from asyncflow.cli import tables
 from asyncflow.cli.event_lines import EventLines
 from asyncflow.client import Run
@@ -25,12 +26,13 @@ def print_events(run: Run, since: int, *, follow: bool, as_json: bool) -> None:
     """Print a line for each event; flush before waiting for the next one."""
     stream = EventStream(run.follower(EveryRecord(since), follow=follow))
     lines = EventLines(as_json=as_json)
-    for first in stream:
-        ready = [first, *stream.ready()]
-        for begin in range(0, len(ready), _WRITTEN_TOGETHER):
-            # a call for each line takes as long as the line
-            sys.stdout.write(lines.of_all(ready[begin : begin + _WRITTEN_TOGETHER]))
-        sys.stdout.flush()
+    with seldom_collected():
+        for first in stream:
+            ready = [first, *stream.ready()]
+            for begin in range(0, len(ready), _WRITTEN_TOGETHER):
+                # a call for each line takes as long as the line
+                sys.stdout.write(lines.of_all(ready[begin : begin + _WRITTEN_TOGETHER]))
+            sys.stdout.flush()
 
 
 def output_of(

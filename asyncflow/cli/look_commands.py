@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncflow._support.paths import absolute
+from asyncflow._support.seldom_collected import seldom_collected
 from asyncflow.cli.common_options import json_option, store_option
 from asyncflow.cli.completion import pathspecs
 from asyncflow.cli.metaflow_options import Accepted
@@ -333,8 +334,9 @@ def make_logs(flow: type[FlowSpec] | None, script: str) -> click.Command:  # noq
                 _print_failure(found, raw=raw)
             return
         terminal = sys.stdout.isatty() and not raw
-        for text in tables.log_of(found, streams, terminal=terminal):
-            print_output(text, raw=raw)
+        with seldom_collected():
+            for text in tables.log_of(found, streams, terminal=terminal):
+                print_output(text, raw=raw)
 
     return _LogsCommand(
         "logs",

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 
 from asyncflow._quick_classes import NamedTuple
-from asyncflow.errors import RecordError
 from asyncflow.events.field_types import END_OF_TIME, INT, LIST
 from asyncflow.events.manifests import NOT_MSGPACK
 from asyncflow.events.records import (
     ATTEMPT_AT,
-    CHECKS,
+    DATA_AT,
     FANOUT_AT,
     ITEM_AT,
     KINDS,
@@ -27,6 +26,7 @@ from asyncflow.events.records import (
     MAX_ATTEMPT,
     MAX_INDEX,
     MAX_MEMORY,
+    MAX_OUTPUT_BYTES,
     MAX_SECONDS,
     MAX_SEQ,
     MAX_TASK,
@@ -34,6 +34,8 @@ from asyncflow.events.records import (
     PATH_AT,
     SECONDS_AT,
     STARTED,
+    STREAM_AT,
+    STREAMS,
     SUCCEEDED,
     TASK_AT,
     TIME_AT,
@@ -133,7 +135,7 @@ def plain_records(records: Sequence[Sequence[Any]]) -> PlainRecords | None:
     if ended and not (_are_attempts(SUCCEEDED, ended) and _are_ends(ended)):
         return None
     has_output = len(begins) + len(ends) < len(records)
-    if has_output and not all(_is_output(each) for each in records if each[0] == LOGGED):
+    if has_output and not _are_output([each for each in records if each[0] == LOGGED]):
         return None
     return _named(begins, ends, columns, has_output=has_output)
 
@@ -167,15 +169,15 @@ def _named(
 # --- the checks of `fields_of`, column by column -------------------------------------------------
 
 
-def _are_attempts(kind: int, columns: Sequence[Column]) -> bool:
-    """Check what all records about attempts have."""
+def _are_of_tasks(kind: int, columns: Sequence[Column]) -> bool:
+    """Check what all records about tasks have."""
     if len(columns) != len(KINDS[kind]):
         return False
     for column, allowed in zip(columns, KINDS[kind], strict=True):
         if not allowed.issuperset(map(type, column)):
             return False
     tasks, attempts = columns[TASK_AT], columns[ATTEMPT_AT]
-    return (
+    return bool(
         min(columns[_SEQ_AT]) > 0
         and max(columns[_SEQ_AT]) <= MAX_SEQ
         and min(columns[TIME_AT]) >= 0
@@ -184,8 +186,12 @@ def _are_attempts(kind: int, columns: Sequence[Column]) -> bool:
         and max(tasks) <= MAX_TASK
         and min(attempts) >= 0
         and max(attempts) <= MAX_ATTEMPT
-        and _are_whole(columns[PATH_AT], -MAX_INDEX, MAX_INDEX)
     )
+
+
+def _are_attempts(kind: int, columns: Sequence[Column]) -> bool:
+    """Check what all records about attempts have."""
+    return _are_of_tasks(kind, columns) and _are_whole(columns[PATH_AT], -MAX_INDEX, MAX_INDEX)
 
 
 def _are_parents(parents: Column) -> bool:
@@ -218,18 +224,20 @@ def _are_between(numbers: Column, most: float) -> bool:
     return not some or (min(some) > 0 and max(some) <= most and sum(some) > 0)
 
 
-def _is_output(values: Sequence[Any]) -> bool:
-    """Check a record of output as `fields_of` does."""
-    kinds = KINDS[LOGGED]
-    if len(values) != len(kinds) or not all(map(frozenset.__contains__, kinds, map(type, values))):
-        return False
+def _are_output(records: Sequence[Sequence[Any]]) -> bool:
+    """Check records of output."""
     try:
-        CHECKS[LOGGED](LOGGED, [*values])
-    except RecordError:
+        columns = [*zip(*records, strict=True)]
+    except ValueError:  # they have different numbers of fields
         return False
-    return bool(0 < values[_SEQ_AT] <= MAX_SEQ and 0 <= values[TIME_AT] < END_OF_TIME)
+    return (
+        _are_of_tasks(LOGGED, columns)
+        and _STREAMS.issuperset(columns[STREAM_AT])
+        and all(len(data) <= MAX_OUTPUT_BYTES for data in columns[DATA_AT])
+    )
 
 
+_STREAMS: Final = frozenset(range(len(STREAMS)))
 _SEQ_AT: Final = 1
 _PATH_END: Final = PATH_AT + 1
 _ITEM_AT: Final = ITEM_AT[STARTED]

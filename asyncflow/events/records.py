@@ -110,7 +110,7 @@ _WILL_RETRY_AT: Final = 10
 _CAUGHT_AT: Final = 14
 _AFTER_AT: Final = 7
 _CLONED_FROM_AT: Final = 10
-_STREAM_AT, DATA_AT = 6, 8
+STREAM_AT, DATA_AT = 6, 8
 PID_AT: Final = {
     code: 3 + names.index("pid") for code, names in FIELDS.items() if "pid" in names
 } | {LOGGED: 7}
@@ -176,7 +176,7 @@ MAX_INDEX: Final = (1 << 32) - 1
 MAX_ATTEMPT: Final = (1 << 32) - 1
 MAX_SECONDS: Final = 1e12
 MAX_MEMORY: Final = 1 << 62
-_MAX_OUTPUT_BYTES: Final = 1 << 20  # four times what an engine puts into one record
+MAX_OUTPUT_BYTES: Final = 1 << 20  # four times what an engine puts into one record
 
 _OF_TASK: Final = (INT, INT, INT, TEXT, INT, INT)
 KINDS: Final[dict[int, tuple[Types, ...]]] = {
@@ -329,9 +329,9 @@ def _check_items(code: int, values: list[Any]) -> None:
 def _check_output(code: int, values: list[Any]) -> None:
     if not (0 < values[TASK_AT] <= MAX_TASK and 0 <= values[ATTEMPT_AT] <= MAX_ATTEMPT):
         _refuse(code, "task id or attempt", values[TASK_AT : ATTEMPT_AT + 1])
-    if values[_STREAM_AT] not in {0, 1}:
-        _refuse(code, "stream", values[_STREAM_AT])
-    if len(values[DATA_AT]) > _MAX_OUTPUT_BYTES:
+    if values[STREAM_AT] not in {0, 1}:
+        _refuse(code, "stream", values[STREAM_AT])
+    if len(values[DATA_AT]) > MAX_OUTPUT_BYTES:
         _refuse(code, "length", len(values[DATA_AT]))
 
 
@@ -408,7 +408,7 @@ step_of: Final = itemgetter(STEP_AT)
 
 def stream_of(values: Sequence[Any]) -> int:
     """Which of `STREAMS` a record of output belongs to."""
-    stream: int = values[_STREAM_AT]
+    stream: int = values[STREAM_AT]
     return stream
 
 

@@ -18,6 +18,7 @@ from asyncflow.events.records import fields_of
 from asyncflow.events.selection import EventFilter, EveryRecord, OutputChunk, RecordedEvents
 from asyncflow.events.types import Event, TaskFailed, TaskStarted, TaskSucceeded, from_microseconds
 from asyncflow.values import ArtifactRef, Encoding, Place
+from tests.support.call_counts import counted_calls
 from tests.support.output_records import pack_logged
 
 if TYPE_CHECKING:
@@ -78,6 +79,27 @@ def test_a_record_of_output_has_the_lines_of_all_its_events(data, stream, as_jso
     if as_json:
         told = [json.loads(line) for line in text.splitlines()]
         assert told == [to_json_data(event) for event in events]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_line_of_plain_output_takes_one_call_at_most(as_json) -> None:
+    """All lines of a record that can be shown as they are are told from others at once."""
+    record = pack_logged(3, NOW, ("train", 4, 0), 0, 9, b"a line of a task\n" * 1000, 0)
+    lines, chunk = EventLines(as_json=as_json), OutputChunk(record, 3, "F", "1")
+    with counted_calls() as calls:
+        text = lines.of_all([chunk])
+    assert text.count("\n") == 1000
+    assert calls[0] < 1.5 * 1000
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("length", [197, 198, 199, 65_535, 65_536])
+def test_a_long_line_is_shown_as_that_of_its_event(as_json, length) -> None:
+    """As much as people are shown of it, and no more than an event has."""
+    record = pack_logged(3, NOW, ("train", 4, 0), 0, 9, b"short\n\n" + b"x" * length + b"\n", 0)
+    lines = EventLines(as_json=as_json)
+    events = list(events_of(fields_of(record), "F", "1"))
+    assert lines.of_all([OutputChunk(record, 3, "F", "1")]) == lines.of_all(events)
 
 
 @given(st.integers(0, 20))
