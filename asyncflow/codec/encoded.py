@@ -32,7 +32,7 @@ from asyncflow.codec.pickles import PROTOCOL, dump, type_name
 from asyncflow.values import Encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from asyncflow.codec.pickles import Chunk
 
@@ -131,39 +131,31 @@ def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = N
     return _with_buffers(stream, size, buffers, type_name(value))
 
 
-def encode_atom(value: Any, most: int) -> bytes | None:
-    """The bytes of a number, a short text, a truth value or None, as `encode_value` makes them.
-
-    None for any other value, and for one that takes more than `most` bytes.
-    """
-    kind = type(value)
-    if kind not in _ATOMS and (kind is not str or len(value) > most):
-        return None
-    data = pickle.dumps(value, PROTOCOL)
-    return data if len(data) <= most else None
-
-
-def is_short(value: object) -> bool:
+def is_short(value: Any) -> bool:
     """Whether this is a number, a short text, a truth value or None, or contains a few of them.
 
     A container is a tuple, a list or a dict. No short value takes more than 4 KB in memory or as
     bytes, and `pickle.dumps` makes the very bytes that `encode_value` makes.
     """
     kind = type(value)
+    if kind is str:
+        return len(value) <= _SHORT_CHARACTERS
+    if kind is int:
+        number: int = value
+        return -_LARGE < number < _LARGE
     if kind is tuple or kind is list:
-        members: Sequence[object] = value  # type: ignore[assignment]  # which it is
-        return len(members) <= _FEW_MEMBERS and all(map(_is_short_atom, members))
+        return len(value) <= _FEW_MEMBERS and all(map(_is_short_member, value))
     if kind is dict:
-        members = [*chain(*value.items())]  # type: ignore[attr-defined]  # which a dict has
-        return len(members) <= _FEW_MEMBERS and all(map(_is_short_atom, members))
-    return _is_short_atom(value, _SHORT_CHARACTERS)
+        members = [*chain(*value.items())]
+        return len(members) <= _FEW_MEMBERS and all(map(_is_short_member, members))
+    return kind in _ATOMS
 
 
-def _is_short_atom(value: object, most: int = _SHORT_MEMBER) -> bool:
+def _is_short_member(value: object) -> bool:
+    if type(value) is str:
+        return len(value) <= _SHORT_MEMBER
     if type(value) is int:
         return -_LARGE < value < _LARGE
-    if type(value) is str:
-        return len(value) <= most
     return type(value) in _ATOMS
 
 

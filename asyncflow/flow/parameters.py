@@ -299,9 +299,10 @@ class Parameter(Generic[T]):
             return found
         state: BoundTask | None = values.get(STATE)
         if state is not None:
-            known = state.constants.get(name, state)
+            known: Any = state.constants.get(name, state)
             if known is not state:
-                return cast("T", known)  # here already: each task asks for it
+                here: T = known  # already: each task asks for it
+                return here
         flow: Any = instance
         value: T = flow._asyncflow_parameter(self)  # noqa: SLF001 - made for this very call
         return value

@@ -14,7 +14,7 @@ from asyncflow.errors import ArtifactPickleError
 from asyncflow.events.manifests import pack_ref
 from asyncflow.flow.bound_task import artifacts_of
 from asyncflow.flow.transition_checks import check_items
-from asyncflow.store.artifacts import ref_to_atom
+from asyncflow.store.artifacts import ref_to_short
 from asyncflow.store.change_detection import is_immutable
 from asyncflow.store.manifests import packed
 from asyncflow.values import STREAMED, Encoding, Outcome, Place
@@ -164,7 +164,7 @@ class TaskArtifacts:
                 continue
             if not self.are_wanted:
                 raise _StoppedError
-            ref = ref_to_atom(value) if name not in read else None
+            ref = ref_to_short(value) if name not in read else None
             if ref is not None:
                 self.refs[name] = ref
                 continue
