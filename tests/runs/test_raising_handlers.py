@@ -11,6 +11,7 @@ import pytest
 
 from asyncflow import Engine, FlowSpec, current, limit, resources, retry, step
 from asyncflow.errors import AsyncflowError
+from asyncflow.store.limit_files import LimitFile
 from asyncflow.values import Status
 from tests.support.flows import Wide
 from tests.support.raising_handler import RaisingHandler, SignalError
@@ -86,6 +87,17 @@ async def ended(awaitable):
     return await asyncio.wait_for(asyncio.gather(awaitable, return_exceptions=True), SECONDS)
 
 
+def held_by(engine):
+    """What tasks hold of limits and of the machine: nothing while none runs."""
+    limits = engine._limits._limits.values()
+    taken = [each.file.name for each in limits if each._places]
+    for each in limits:
+        with LimitFile.open(each.file.path.parent, each.file.name) as other:
+            taken += [each.file.name for place in range(3) if not other.take_place(place)]
+    resources = engine._dispatcher._assigner._resources
+    return taken, 0 if resources is None else resources.holders
+
+
 # An exception may hit a coroutine before its first line: it was never awaited, says Python.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
@@ -116,6 +128,7 @@ async def test_a_run_ends_wherever_a_handler_raises_and_the_engine_goes_on(
                     assert resumed.status is Status.SUCCEEDED, at
             (again,) = await ended(engine.run(flow))
             assert again.status is Status.SUCCEEDED, at
+            assert held_by(engine) == ([], 0), (at, handler.where)
     assert raised > PLACES // 2
 
 
