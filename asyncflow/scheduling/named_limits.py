@@ -305,6 +305,11 @@ def _read_bounds(files: Iterable[EngineLimit]) -> dict[str, Bounds]:
     return found
 
 
+def _was_lost(timer: TimedCall, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the call of a timer was lost."""
+    return timer.is_overdue(loop.time(), _LOST_SECONDS)
+
+
 class _Limit:
     """One limit in one engine: the places that it holds, and the runs that wait."""
 
@@ -365,8 +370,9 @@ class _Limit:
         at_once = self.effective(bounds).at_once
         if at_once is not None and len(self._places) >= at_once:
             self._full = True
-            if not at_once:
-                self._be_counted()
+            if not at_once and self._ticket is None:  # others are to see that this engine waits
+                with suppress(LimitError):  # only that it is counted is lost
+                    self._join_line()
             self._wait(waiter)
             return False
         seconds = self._blocked_until - self._loop.time()
@@ -456,12 +462,6 @@ class _Limit:
         self._wait(waiter)
         self._look_after(seconds)
 
-    def _be_counted(self) -> None:
-        """Take a ticket although a place is free, so that others see that this engine waits."""
-        if self._ticket is None:
-            with suppress(LimitError):  # only that it is counted is lost
-                self._join_line()
-
     def _wait(self, waiter: Waiter) -> None:
         first = waiter is self._woken  # its turn had come, and is not over
         if first or waiter.number not in self._waiting:
@@ -494,15 +494,10 @@ class _Limit:
     def _look_after(self, seconds: float) -> None:
         due = self._loop.time() + max(seconds, 0.001)
         if self._timer is not None:
-            if self._timer.when <= due and not self._is_overdue:
+            if self._timer.when <= due and not _was_lost(self._timer, self._loop):
                 return
             self._timer.cancel()
         self._timer = TimedCall(self._loop, due, self._on_timer)
-
-    @property
-    def _is_overdue(self) -> bool:
-        """Whether the call of the timer was lost."""
-        return self._timer is not None and self._timer.is_overdue(self._loop.time(), _LOST_SECONDS)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -528,7 +523,7 @@ class _Limit:
         self._tried.clear()
         if not self._waiting:
             self._leave_line()
-        elif not self._full and (self._timer is None or self._is_overdue):
+        elif not self._full and (self._timer is None or _was_lost(self._timer, self._loop)):
             self._look_after(self.file.look_seconds)
         return settled
 

@@ -363,11 +363,9 @@ class TaskAssigner:
         orders = source.orders.take_gang() if is_gang else [source.orders.take()]
         has_workers = is_gang and has_own_workers(source.graph[step])
         needed = amounts.times(len(orders)) if amounts is not None else None
-
-        hold, is_async = (
-            _Hold(len(orders), partial(self._give_back, grant, needed, has_workers)),
-            source.graph[step].is_async,
-        )
+        give_back = partial(_give_back, grant, self._resources, self._gangs)
+        hold = _Hold(len(orders), partial(give_back, needed, has_workers))
+        is_async = source.graph[step].is_async
         holders = self._resources.holders if self._resources is not None else 0
         gangs = self._gangs.running
         try:
@@ -383,17 +381,8 @@ class TaskAssigner:
         except BaseException:  # the run is given up, and some of its tasks have no hold
             if self._resources is None or self._resources.holders == holders:
                 needed = None  # it was not taken
-            self._give_back(grant, needed, self._gangs.running > gangs)
+            give_back(needed, self._gangs.running > gangs)
             raise
-
-    def _give_back(self, grant: Held | None, needed: Amounts | None, has_workers: bool) -> None:  # noqa: FBT001 - for `partial`
-        """Give back what a task or a gang has held."""
-        if grant is not None:
-            grant.release()
-        if needed is not None and self._resources is not None:
-            self._resources.give_back(needed)
-        if has_workers:
-            self._gangs.end()
 
     def _give(
         self, slot: WorkerSlot, source: TaskSource, order: StartTask, *, is_async: bool
@@ -402,7 +391,7 @@ class TaskAssigner:
         assigned = AssignedTask.of(source, order, is_async=is_async, expected=expected)
         slot.add(assigned)
         self._steps.begin(order.key.run, order.step)
-        opening = self._opening_for(slot, source)
+        opening = _opening_for(slot, source, self._blocked_seconds)
         if opening:
             order = order._replace(opening=opening)
         if order.awaits:
@@ -433,17 +422,9 @@ class TaskAssigner:
             return False
         slot.add_items(AssignedItems(source, step, expected), items.keys())
         self._steps.begin(items.run, step, items.number)
-        slot.worker.send(items._replace(opening=self._opening_for(slot, source)))
+        slot.worker.send(items._replace(opening=_opening_for(slot, source, self._blocked_seconds)))
         self._on_assigned()
         return True
-
-    def _opening_for(self, slot: WorkerSlot, source: TaskSource) -> Sequence[Any]:
-        """What an order of a run has to say of it; nothing if the worker knows it."""
-        number = source.number
-        if number in slot.known:
-            return ()
-        slot.opened.add(number)
-        return source.opening._replace(blocked_seconds=self._blocked_seconds)
 
     def on_yields(self, slot: WorkerSlot, assigned: AssignedTask) -> None:
         """A task yields items, for which other tasks can begin while it goes on."""
@@ -526,3 +507,28 @@ class TaskAssigner:
 
     def __repr__(self) -> str:
         return f"<TaskAssigner {len(self._turns)} of {len(self._runs)} runs waiting>"
+
+
+def _opening_for(slot: WorkerSlot, source: TaskSource, blocked_seconds: float) -> Sequence[Any]:
+    """What an order of a run has to say of it; nothing if the worker knows it."""
+    number = source.number
+    if number in slot.known:
+        return ()
+    slot.opened.add(number)
+    return source.opening._replace(blocked_seconds=blocked_seconds)
+
+
+def _give_back(
+    grant: Held | None,
+    resources: MachineResources | None,
+    gangs: GangWorkers,
+    needed: Amounts | None,
+    has_workers: bool,  # noqa: FBT001 - for `partial`
+) -> None:
+    """Give back what a task or a gang has held."""
+    if grant is not None:
+        grant.release()
+    if needed is not None and resources is not None:
+        resources.give_back(needed)
+    if has_workers:
+        gangs.end()

@@ -260,12 +260,12 @@ class Equal:
 def put_equals():
     """What says that it is what was there before."""
     signal.signal(signal.SIGUSR1, Equal())
-    sys.excepthook = sys.stdout = sys.stderr = sys.argv = Equal()  # type: ignore[assignment]
+    sys.excepthook = sys.stdout = sys.stderr = sys.argv = Equal()  # type: ignore[assignment]  # of any type
 
 
 def put_equal_argument():
     """The same in a list that is one."""
-    sys.argv = [Equal() for _ in sys.argv]  # type: ignore[misc]
+    sys.argv = [Equal() for _ in sys.argv]  # type: ignore[misc]  # of any type
 
 
 def leave_waiting():

@@ -223,7 +223,7 @@ class LimitShare:
             state = state._replace(owed_since=modified)
         self.state, self.version, self._modified = state, version, modified
         self._looked_at = now
-        self._observe(now)
+        self._observed = _observed(self._observed, state, self.engine, now)
         mine = state.engines.get(self.engine)
         if mine is None:
             if self.is_in:
@@ -244,7 +244,7 @@ class LimitShare:
         self._looked_at = self._written_at = now
         self._confirmed = max(self._confirmed, sent)
         self._sent.clear()
-        self._observe(now)
+        self._observed = _observed(self._observed, state, self.engine, now)
         mine = state.engines.get(self.engine)
         self.is_in = mine is not None
         self._adopt(frozenset() if mine is None else mine.places, now)
@@ -262,13 +262,6 @@ class LimitShare:
             self.version = None
         self._places.lose()
         self.rate.slices = 0
-
-    def _observe(self, now: float) -> None:
-        observed = {}
-        for name, entry in self.state.others(self.engine):
-            beats, since = self._observed.get(name, (-1, now))
-            observed[name] = (entry.beats, since if beats == entry.beats else now)
-        self._observed = observed
 
     def _adopt(self, places: frozenset[int], now: float) -> None:
         if places and not self._places.held:
@@ -432,6 +425,17 @@ class LimitShare:
 
 def _with(state: LimitState, engine: str, entry: Entry) -> LimitState:
     return state._replace(engines={**state.engines, engine: entry})
+
+
+def _observed(
+    before: Mapping[str, tuple[int, float]], state: LimitState, engine: str, now: float
+) -> dict[str, tuple[int, float]]:
+    """The beats of the other engines, and since when each has them."""
+    observed = {}
+    for name, entry in state.others(engine):
+        beats, since = before.get(name, (-1, now))
+        observed[name] = (entry.beats, since if beats == entry.beats else now)
+    return observed
 
 
 def _wants_left(state: LimitState, engine: str) -> int:
