@@ -66,6 +66,9 @@ _LARGE: Final = 10**40  # a larger number is not short
 _SHORT_CHARACTERS: Final = 1000  # nor is a longer text,
 _SHORT_MEMBER: Final = 120  # or one within a container
 _FEW_MEMBERS: Final = 6
+_FEW_PAIRS: Final = _FEW_MEMBERS // 2
+NOT_SHORT: Final = object()
+"""What `short_copy` returns for a value that is not short."""
 
 
 class Encoded(NamedTuple):
@@ -131,6 +134,20 @@ def encode_value(value: Any, name: str = "", code: dict[bytes, bytes] | None = N
     return _with_buffers(stream, size, buffers, type_name(value))
 
 
+def short_copy(value: Any) -> Any:
+    """A short value, and `NOT_SHORT` for any other; see `is_short`.
+
+    A list or a dict comes as a copy, which stays as it is: a thread that a step has left behind may
+    change the value, and an iterator may use one list for all of its items.
+    """
+    kind = type(value)
+    if kind is list or kind is dict:
+        if len(value) > _FEW_MEMBERS:
+            return NOT_SHORT
+        value = value.copy()
+    return value if is_short(value) else NOT_SHORT
+
+
 def is_short(value: Any) -> bool:
     """Whether this is a number, a short text, a truth value or None, or contains a few of them.
 
@@ -146,8 +163,9 @@ def is_short(value: Any) -> bool:
     if kind is tuple or kind is list:
         return len(value) <= _FEW_MEMBERS and all(map(_is_short_member, value))
     if kind is dict:
-        members = [*chain(*value.items())]
-        return len(members) <= _FEW_MEMBERS and all(map(_is_short_member, members))
+        if len(value) > _FEW_PAIRS:
+            return False
+        return all(map(_is_short_member, chain(*value.items())))
     return kind in _ATOMS
 
 

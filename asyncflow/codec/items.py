@@ -38,10 +38,11 @@ from asyncflow._quick_classes import NamedTuple
 from asyncflow.codec.classes import CodeMissingError, adopt_code
 from asyncflow.codec.encoded import (
     ALIGNMENT,
+    NOT_SHORT,
     batches,
     decode_value,
     encode_value,
-    is_short,
+    short_copy,
 )
 from asyncflow.codec.pickles import PROTOCOL
 from asyncflow.codec.short_text import ShortTexts
@@ -239,14 +240,15 @@ class ItemsEncoder:
         """
         short: list[object] = []
         for item in items:
-            if is_one := is_short(item):
-                short.append(item)
+            one = short_copy(item)
+            if one is not NOT_SHORT:
+                short.append(one)
                 if len(short) < _SHORT_AT_ONCE:
                     continue
             if short:
                 yield self._add_short(short)
                 short = []
-            if not is_one:
+            if one is NOT_SHORT:
                 yield from self.add(item)
         if short:
             yield self._add_short(short)

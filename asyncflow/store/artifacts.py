@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from blake3 import blake3
 
 from asyncflow.codec import Encoded, ItemsEncoder, decode, digest, encode, text_stream
-from asyncflow.codec.encoded import decode_value, is_short
+from asyncflow.codec.encoded import NOT_SHORT, decode_value, short_copy
 from asyncflow.codec.items import (
     ENTRY_BYTES,
     TRAILER_BYTES,
@@ -77,9 +77,10 @@ def ref_to_short(value: Any) -> ArtifactRef | None:
     None for any other value, and for one that is not stored in its ref. Most artifacts of most
     tasks are short, and `put` takes two to four times as long.
     """
-    if not is_short(value):
+    short = short_copy(value)
+    if short is NOT_SHORT:
         return None
-    data = pickle.dumps(value, PROTOCOL)
+    data = pickle.dumps(short, PROTOCOL)
     if len(data) > INLINE_BYTES:
         return None
     return _new_ref((_INLINE, _PICKLE, type(value).__name__, len(data), b"", "", 0, data))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflow import codec
+from asyncflow.codec.encoded import NOT_SHORT, is_short, short_copy
 from asyncflow.codec.items import (
     ENTRY_BYTES,
     TRAILER_BYTES,
@@ -25,7 +27,7 @@ from asyncflow.values import Encoding
 from tests.support.items import encode_items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 def stored(items: Iterable[object]) -> bytes:
@@ -73,6 +75,41 @@ def test_many_items_become_the_bytes_that_each_becomes(items, times):
     one_by_one = [*chain.from_iterable(chain.from_iterable(map(encoder.add, items)))]
     one_by_one += encoder.finish()
     assert stored(items) == b"".join(one_by_one)
+
+
+def changed_in_place(item: list[int] | dict[int, int], count: int) -> Iterator[object]:
+    """Yield the same object each time, with another content."""
+    for number in range(count):
+        item[0] = number
+        yield item
+
+
+@pytest.mark.parametrize("item", [[0], {0: 0}], ids=["list", "dict"])
+def test_an_iterator_may_use_one_object_for_all_its_items(item):
+    """Each item is what the object was when it was yielded."""
+    kept = [type(item)(changed) for changed in changed_in_place(item, 600)]
+    data = stored(changed_in_place(item, 600))
+    assert codec.decode(Encoding.ITEMS, data) == kept
+
+
+def test_a_short_value_that_changes_meanwhile_is_stored_as_it_was():
+    """What is looked at is what is stored, and not what a thread makes of it in between."""
+    for value in ([1, 2], {1: 2}):
+        copy = short_copy(value)
+        assert copy == value
+        assert copy is not value
+
+
+def test_whether_a_large_dict_is_short_takes_no_memory():
+    """Its members are not copied to be counted."""
+    large = dict.fromkeys(range(10_000))
+    tracemalloc.start()
+    try:
+        assert not is_short(large)
+        assert short_copy(large) is NOT_SHORT
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_kind_of_the_list_is_kept():
