@@ -18,6 +18,7 @@ from asyncflow.errors import ClusterError, RunFailedError
 from asyncflow.executors import Dask, Ray
 from asyncflow.store import open_store
 from asyncflow.workers.cluster import store_reach
+from asyncflow.workers.cluster.dask_cluster import DaskCluster
 from tests.cluster.object_proxy import Fault
 from tests.support.command_line import asyncflow, here
 from tests.support.dask_processes import DaskProcesses
@@ -114,6 +115,37 @@ def test_an_address_that_does_not_answer_is_told(store, monkeypatch, name, addre
     assert f"{name.capitalize()} at {there} does not answer" in said.stderr
     with pytest.raises(ClusterError, match="does not answer"):
         asyncio.run(run_once(store, {"dask": Dask, "ray": Ray}[name](there)))
+
+
+async def test_a_scheduler_with_tls_whose_address_does_not_say_so():
+    """Dask's settings say so: it greets nobody who does not begin with TLS."""
+    import dask
+    import distributed
+
+    keys = distributed.security.Security.temporary()
+    settings = {
+        "distributed.comm.default-scheme": "tls",
+        "distributed.comm.tls.ca-file": keys.tls_ca_file,
+        "distributed.comm.tls.client.cert": keys.tls_client_cert,
+        "distributed.comm.tls.client.key": keys.tls_client_key,
+    }
+    where = {"protocol": "tls", "host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}
+    async with distributed.Scheduler(**where, security=keys) as scheduler:
+        with dask.config.set(settings):
+            cluster = DaskCluster(scheduler.address.removeprefix("tls://"))
+            try:
+                await cluster.open()
+                assert any("asyncflow" in client for client in scheduler.clients)
+            finally:
+                await cluster.close()
+
+
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_an_address_whose_port_is_no_number_is_told(name):
+    """Though it is a digit, in a way: the cluster's own client says what it is not."""
+    said = asyncflow("executor", "check", "--executor", name, "--address", "127.0.0.1:\u00b2")
+    assert said.status == 1
+    assert f"{name.capitalize()} at 127.0.0.1:\u00b2 " in said.stderr
 
 
 @pytest.mark.parametrize(

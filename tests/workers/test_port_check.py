@@ -48,6 +48,16 @@ async def test_a_port_at_which_nobody_listens(check):
         await check("It", "127.0.0.1", port)
 
 
+@pytest.mark.parametrize("check", [*CHECKS, check_listens])
+@pytest.mark.parametrize(
+    ("host", "port"), [("a..b", 1), ("x" * 70, 1), ("a\0b", 1), ("127.0.0.1", 99_999)]
+)
+async def test_an_address_that_cannot_be_one(check, host, port):
+    """Python refuses it before anybody is asked."""
+    with pytest.raises(ClusterError, match=r"^It cannot be connected to \(.*\): check the address"):
+        await check("It", host, port)
+
+
 @pytest.mark.parametrize("check", CHECKS)
 async def test_a_port_that_is_silent(check):
     """It takes connections, and says nothing: Dask would wait for ever."""

@@ -98,11 +98,14 @@ class DaskCluster:
 
     async def _check_answers(self) -> None:
         """Refuse an address at which no scheduler answers, which Dask may wait for without end."""
-        protocol, _, place = (self._address or "").rpartition("://")
+        from distributed.comm.addressing import parse_address
+
+        # Dask's settings say which protocol an address has that names none.
+        protocol, place = parse_address(self._address or "")
         host, _, port = place.rpartition(":")
-        if not (host and port.isdigit()) or protocol not in {"", "tcp", "tls", "ws", "wss"}:
+        if not (host and port.isdecimal()) or protocol not in {"tcp", "tls", "ws", "wss"}:
             return
-        is_plain = protocol in {"", "tcp"} and self._security is None
+        is_plain = protocol == "tcp" and self._security is None
         await (check_dask if is_plain else check_listens)(self.name, host.strip("[]"), int(port))
 
     # --- what the scheduler tells ---

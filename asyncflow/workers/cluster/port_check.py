@@ -68,6 +68,9 @@ async def _check(
         raise _silent(name, why, what) from error
     except OSError as error:
         raise _silent(name, str(error).partition("\n")[0], what) from error
+    except (ValueError, OverflowError) as error:  # the host is no name, or the port none of TCP's
+        message = f"{name} cannot be connected to ({error}): check the address"
+        raise ClusterError(message) from error
     if not is_right:
         message = f"{name} is not {what}: something else listens there; check the address"
         raise ClusterError(message)

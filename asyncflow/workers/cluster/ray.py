@@ -416,7 +416,7 @@ class RayThread:
 def _host_and_port(address: str) -> tuple[str, int]:
     """Where to connect to; port 0 for an address that only Ray understands."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    return (host.strip("[]"), int(port)) if host and port.isdigit() else ("", 0)
+    return (host.strip("[]"), int(port)) if host and port.isdecimal() else ("", 0)
 
 
 def _amounts(shape: Shape, slots: int) -> Mapping[str, float]:
