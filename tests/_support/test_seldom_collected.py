@@ -59,3 +59,24 @@ def test_who_wants_fewer_collections_gets_no_more(threshold):
     gc.set_threshold(threshold, 10, 10)
     with seldom_collected():
         assert gc.get_threshold() == (threshold, 10, 10)
+
+
+def test_blocks_may_overlap_in_any_order():
+    """As those of two threads do: once all are left, the thresholds are as before."""
+    first, second, third = (seldom_collected() for _ in range(3))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    third.__enter__()
+    assert collections() == 0
+    second.__exit__(None, None, None)
+    assert collections() == 0
+    third.__exit__(None, None, None)
+    assert gc.get_threshold() == (700, 10, 10)
+
+
+def test_what_the_application_sets_meanwhile_stays():
+    """Also where blocks are nested."""
+    with seldom_collected(), seldom_collected():
+        gc.set_threshold(5_000, 20, 20)
+    assert gc.get_threshold() == (5_000, 20, 20)
