@@ -174,6 +174,20 @@ class WorkerSlot:
         has_many = len(self.tasks) >= ahead.tasks or self.load >= ahead.seconds
         return has_many and not self.is_async
 
+    @property
+    def has_too_much(self) -> bool:
+        """Whether its `def` tasks take much longer than was expected when they were sent.
+
+        That is known of the step of the first. The others may be of other steps, or of runs that
+        expect the same as before: each becomes the first.
+        """
+        first, ahead = self.first(), self.worker.ahead
+        if first is None or first.is_async:
+            return False
+        takes = first.source.expected.get(first.step, 0.0)
+        most = max(ahead.patience, 2 * ahead.seconds)
+        return takes > 2 * first.expected and takes * len(self.tasks) > most
+
     def room(self, expected: float) -> int:
         """How many `def` tasks that take so many seconds it may be sent together."""
         ahead, tasks = self.worker.ahead, len(self.tasks)

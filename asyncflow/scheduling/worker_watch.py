@@ -61,14 +61,18 @@ class WorkerWatch:
         self._poll_later()
 
     def _free_stuck(self) -> None:
-        """Take back the tasks that are queued behind a long one, so that other workers run them."""
+        """Take back the tasks that are queued behind a long one, so that other workers run them.
+
+        The same for tasks of a step that took less time when they were sent: more than a hundred
+        of them, each a little shorter than a long one, would keep other runs waiting for seconds.
+        """
         now = self._loop.time()
         for slot in self._slots:
             first = slot.first()
             if first is None or not first.started or first.is_async:
                 continue
             slot.stuck = now - first.since > slot.worker.ahead.patience
-            if slot.stuck and len(slot.tasks) > 1:
+            if len(slot.tasks) > 1 and (slot.stuck or slot.has_too_much):
                 slot.worker.take_back()
         if self._assigner.has_impatient(now):
             self._assigner.dispatch()

@@ -505,6 +505,23 @@ async def test_what_stands_behind_a_task_that_takes_long_is_run_elsewhere(play):
     )
 
 
+async def test_no_run_waits_for_all_tasks_of_another_that_take_longer_than_before(play):
+    """None of them is long; but a worker has been given more than a hundred."""
+    game = play(1)
+    source = Source(1, 1000, seconds=0.0001)
+    game.dispatcher.enter(source)
+    (worker,) = game.workers
+    assert len(worker.tasks) > 100
+    game.dispatcher.enter(Source(2, 1, seconds=0.0001))
+    source.expected["start"] = 0.09
+    while game.running()[2] == 0:
+        game.begin(worker)
+        await asyncio.sleep(0.06)  # so that it is polled meanwhile, and none is stuck
+        game.end(worker)
+        assert source.facts[100:] == []
+    assert len(worker.tasks) < 10
+
+
 async def test_what_stands_behind_a_task_is_left_there_while_its_worker_is_heard_of_late(play):
     """A worker on another machine may have ended that task: it is told with what comes next."""
     game = play(2)
