@@ -136,10 +136,9 @@ class Layout:
         reached("store.create")
         try:
             self.root.mkdir(FOLDER_MODE)
-        except FileExistsError:
-            pass
         except OSError as error:
-            raise StoreError(_explain_making(self.root, error)) from error
+            if not isinstance(error, FileExistsError) or _dead_link(self.root):
+                raise StoreError(_explain_making(self.root, error)) from error
         # Write it under another name, then link it. So every reader sees the whole file, and a
         # newer format that somebody else has just written is not overwritten.
         draft = self.root / f"format.{os.getpid()}.{os.urandom(4).hex()}"
@@ -508,8 +507,12 @@ def _check_place(text: str) -> None:
 
 def _explain_making(path: Path, error: OSError) -> str:
     """Why the folder of a store cannot be made; nothing of it was there before."""
-    what, above = f"the store {path} cannot be made", path.parent
+    what, above, link = f"the store {path} cannot be made", path.parent, _dead_link(path)
     match error:
+        case FileExistsError() | FileNotFoundError() if link:
+            target = os.path.realpath(link)
+            why = f"{link} leads to {target}, which is not there"
+            return f"{what}: {why}; create that, or {_ADVICE}"
         case FileNotFoundError() if not above.is_dir():
             return f"{what}: there is no folder {above}; create that, or {_ADVICE}"
         case FileNotFoundError():
@@ -523,6 +526,18 @@ def _explain_making(path: Path, error: OSError) -> str:
             return _explain(path, error)
         case _:
             return f"{what}: {reason_of(error)}, or {_ADVICE}"
+
+
+def _dead_link(path: Path) -> Path | None:
+    """The first link in a path that leads to nothing, the path itself included; else None."""
+    for each in (*reversed(path.parents), path):
+        try:
+            each.stat()
+        except FileNotFoundError:
+            return each if each.is_symlink() else None
+        except OSError:
+            return None
+    return None
 
 
 def _explain(path: Path, error: OSError) -> str:

@@ -140,6 +140,21 @@ def test_a_folder_that_cannot_be_made_is_explained(store: Path, monkeypatch, num
         Layout.open(store, create=True)
 
 
+@pytest.mark.parametrize("place", ["link", "link/store", "link to link"])
+def test_a_link_that_leads_nowhere_is_named_with_what_it_leads_to(tmp_path: Path, place):
+    """Nothing but that folder is missing; once it is there, the store can be made."""
+    missing = tmp_path.resolve() / "missing"
+    (tmp_path / "link").symlink_to("missing")
+    (tmp_path / "link to link").symlink_to("link")
+    with pytest.raises(StoreError) as caught:
+        Layout.open(tmp_path / place, create=True)
+    link = tmp_path / Path(place).parts[0]
+    assert f"{link} leads to {missing}, which is not there; create that, or" in str(caught.value)
+    missing.mkdir()
+    Layout.open(tmp_path / place, create=True)
+    assert not list(tmp_path.rglob("format.*"))
+
+
 def test_a_store_that_cannot_be_finished_leaves_no_draft(store: Path, monkeypatch):
     """A disk that is full has room again: then the store is made."""
 
