@@ -26,12 +26,12 @@ from asyncflow.client.flow_facts import FlowFacts, place_of
 from asyncflow.client.namespaces import get_namespace
 from asyncflow.client.resumptions import Resumptions, was_interrupted
 from asyncflow.client.run_facts import RunFacts
-from asyncflow.client.step_facts import StepFacts
+from asyncflow.client.step_facts import StepFacts, no_such_task
 from asyncflow.client.tag_changes import TagChanges
 from asyncflow.client.task_facts import TaskFacts
 from asyncflow.client.task_output import TaskOutput
 from asyncflow.client.views import asking_for, is_visible, not_visible, parts_of, reopen
-from asyncflow.client.words import how_many, some_of
+from asyncflow.client.words import some_of
 from asyncflow.errors import NotFoundError
 from asyncflow.values import Status
 
@@ -344,11 +344,7 @@ class Step(StepFacts):
             number.isdecimal() and self._record.appears(lambda: self._entry(number) is not None)
         ):
             tasks = self._record.tasks.table().tasks_of(self._number)
-            there = how_many(len(tasks), "task") + (
-                f", from {tasks[0]} to {tasks[-1]}" if tasks else ""
-            )
-            message = f"step {self.pathspec} has no task {number!r}; it has {there}"
-            raise NotFoundError(message)
+            raise no_such_task(self.pathspec, number, tasks)
         return Task._in(self._attempts_of(int(task_id)))
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from asyncflow.client.attempts import Attempts, status_of
 from asyncflow.client.views import RunView
 from asyncflow.client.words import how_many, local_time
+from asyncflow.errors import NotFoundError
 from asyncflow.store.task_table import TaskState
 from asyncflow.values import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from asyncflow.client.run_files import RunRecord
@@ -112,3 +113,15 @@ class StepFacts(RunView):
         counts.pop(Status.SUCCEEDED, None)
         others = "".join(f", {count:,} {status}" for status, count in counts.items())
         return how_many(self.task_count, "task") + others
+
+
+def no_such_task(step: str, name: str, tasks: Sequence[int]) -> NotFoundError:
+    """Says which tasks a step has; if the name is no task's, where that of an artifact stands."""
+    there = how_many(len(tasks), "task")
+    if len(tasks) > 1:
+        there += f", from {tasks[0]} to {tasks[-1]}"
+    elif tasks:
+        there += f", {tasks[0]}"
+    if tasks and not name.isdecimal():
+        there += f"; an artifact is named behind its task: {step}/{tasks[0]}/{name:.100}"
+    return NotFoundError(f"step {step} has no task {name!r:.100}; it has {there}")

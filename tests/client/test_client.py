@@ -251,9 +251,10 @@ def test_what_is_not_there_is_told_with_what_is(run):
         lambda: Step(
             "F/100/test"
         ): "run F/100 has no tasks of step 'test'; it has those of start, train, end",
+        lambda: Task("F/100/train/9"): "step F/100/train has no task '9'; it has 1 task, 2",
         lambda: Task(
-            "F/100/train/9"
-        ): "step F/100/train has no task '9'; it has 1 task, from 2 to 2",
+            "F/100/train/x"
+        ): "no task 'x'; it has 1 task, 2; an artifact is named behind its task: F/100/train/2/x",
         lambda: Artifact(
             "F/100/train/2/y"
         ): "F/100/train/2 has no artifact 'y'; it has alpha, x, model",
