@@ -13,6 +13,7 @@ from asyncflow.client.live_run import expected_of, live_data
 from asyncflow.client.log_text import LogRenderer
 from asyncflow.client.resume_hint import resume_command
 from asyncflow.client.words import how_large, how_long, how_many
+from asyncflow.errors import JournalError
 from asyncflow.events.records import OF_TASKS, step_of
 from asyncflow.events.types import (
     STOPPED,
@@ -242,8 +243,18 @@ def log_of(found: Run | Step, streams: set[str], *, terminal: bool = False) -> I
     records = journal.fields()
     if step is not None:
         records = (each for each in records if each[0] in OF_TASKS and step_of(each) == step)
-    while some := [*islice(records, _RECORDS_AT_ONCE)]:
-        yield renderer.of_records(some, journal.flow, journal.run_id)
+    damage: JournalError | None = None
+    while damage is None:
+        some: list[Sequence[Any]] = []
+        try:
+            some.extend(islice(records, _RECORDS_AT_ONCE))
+        except JournalError as error:  # what lies before it can be shown
+            damage = error
+        if some:
+            yield renderer.of_records(some, journal.flow, journal.run_id)
+        elif damage is None:
+            return
+    raise damage
 
 
 def log_lines(

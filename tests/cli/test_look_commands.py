@@ -900,6 +900,24 @@ def test_show_works_though_the_journal_is_damaged(catching, tmp_path, capsys) ->
     assert said in capsys.readouterr().out
 
 
+def test_logs_shows_what_lies_before_the_damage(catching, tmp_path, capsys) -> None:
+    """And then says where the journal is damaged."""
+    store = tmp_path / "copy"
+    copytree(catching.store, store)
+    path = store / "flows" / catching.good / "journal"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"ZeroDivisionError")] ^= 1
+    path.write_bytes(data)
+    assert invoke(["logs", catching.good, "--store", str(catching.store)]) == 0
+    whole = capsys.readouterr().out
+    assert invoke(["logs", catching.good, "--store", str(store)]) == 1
+    shown = capsys.readouterr()
+    assert "start/1" in shown.out
+    assert whole.startswith(shown.out)
+    assert len(shown.out) < len(whole)
+    assert "is damaged: the record at byte" in shown.err
+
+
 # --- runs by time ---------------------------------------------------------------------------------
 
 STARTED = [datetime(2026, 11, 27, 8, minute).astimezone(UTC) for minute in (10, 30, 50)]
