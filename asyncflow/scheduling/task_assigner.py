@@ -135,6 +135,7 @@ class TaskAssigner:
 
     def enter(self, source: TaskSource) -> None:
         """Add a run that begins, and may have ready tasks."""
+        self.work.call_again()  # of what was broken off before, this run can have lost nothing
         self._runs[source.number] = source
         self._steps.enter(source)
         self.dispatch(source)

@@ -6,12 +6,14 @@ says when a worker receives an order, reports, and exits.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from asyncflow._support.conditions import look_again
 from asyncflow.errors import PoolError
 from asyncflow.flow.graph import Graph
 from asyncflow.flow.node import Node
@@ -37,6 +39,7 @@ from asyncflow.workers.messages import (
 )
 from asyncflow.workers.program_environment import ProgramEnvironment
 from tests.support.manual_workers import ManualExecutor
+from tests.support.raising_handler import SignalError
 
 NOWHERE = (0, 0)
 
@@ -567,3 +570,30 @@ async def test_a_failed_attempt_does_not_end_the_next_ones_timer(make):
     order = began(dispatcher, worker)
     dispatcher.on_reports(worker, [failure(order)])
     assert all(timer.cancelled for timer in dispatcher._loop.due if timer.seconds == 7.0)
+
+
+class Interrupted(Source):
+    """A run that exceptions break off: when it is told something, and when it is given up."""
+
+    def __init__(self, number, tasks):
+        super().__init__(number, tasks)
+        self.given_up = []
+
+    def tell(self, *facts):
+        raise SignalError
+
+    def give_up(self, by):
+        self.given_up.append(by)
+        if len(self.given_up) == 1:
+            raise SignalError
+
+
+async def test_a_run_that_enters_later_is_not_given_up_for_what_was_broken_off(make):
+    """Two exceptions broke off what was to be done for another; its worker gets tasks of both."""
+    dispatcher, earlier, later = make(), Interrupted(1, [1, 2]), Source(2, [1])
+    worker = seat(dispatcher, earlier)
+    with pytest.raises(SignalError):
+        dispatcher.on_reports(worker, [Started(worker.receive().key)])
+    dispatcher.enter(later)
+    look_again(asyncio.get_running_loop())
+    assert len(earlier.given_up) == 2
