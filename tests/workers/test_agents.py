@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+import time
+from pathlib import Path
 
 import psutil
 import pytest
 
-from asyncflow import Engine, FlowSpec, step
-from asyncflow.errors import JournalError
+from asyncflow import Engine, FlowSpec, events, step
+from asyncflow.errors import JournalError, RunFailedError
 from asyncflow.scheduling import task_orders
 from asyncflow.store.frames import frame
 from asyncflow.store.journal import HEADER, JournalReader
@@ -79,6 +81,52 @@ class Handing(FlowSpec):
     @step
     def end(self):
         assert (len(self.word), len(self.longest)) == (500, 700)
+
+
+class Waiting(FlowSpec):
+    """The last input of its join comes when a file is there."""
+
+    @step
+    def start(self):
+        self.items = range(20)
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.text = f"text {self.input:04}"
+        while self.index == len(self.items) - 1 and not Path(os.environ["GO"]).exists():
+            time.sleep(0.01)
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.texts = [each.text for each in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+async def test_damage_is_told_with_the_place_in_the_store(store, tmp_path, monkeypatch):
+    """The file on the node is gone when somebody reads that."""
+    go = tmp_path / "go"
+    monkeypatch.setenv("GO", str(go))
+    async with Engine(store=store, executor=Loopback(workers=1)) as engine:
+        handle = await engine.start(Waiting)
+        ended = 0
+        async for _ in handle.events(events.TaskSucceeded):
+            ended += 1
+            if ended == 20:  # with `start`: all but the last
+                break
+        journal = store / "flows" / handle.pathspec / "journal"
+        with journal.open("r+b") as file:
+            file.seek(journal.read_bytes().index(b"text 0010"))
+            file.write(b"T")
+        go.touch()
+        with pytest.raises(RunFailedError) as caught:
+            await handle
+    assert f"{journal}, as it was sent to this node, is damaged" in caught.value.failure.message
 
 
 async def test_no_worker_of_a_node_opens_the_journal_in_the_store(store, tmp_path, monkeypatch):

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
 class Replica:
     """The local folder with pieces of one run's journal."""
 
-    def __init__(self, folder: str, journal_file: str) -> None:
-        """Name it; `journal_file` is what refs call the journal."""
-        self._folder, self._journal_file = folder, journal_file
+    def __init__(self, folder: str, journal_file: str, place: str) -> None:
+        """Name it.
+
+        Args:
+            folder: Where it is on this node.
+            journal_file: What refs call the journal.
+            place: Where the journal is in its store, for messages: the folder goes with the run.
+        """
+        self._folder, self._journal_file, self._place = folder, journal_file, place
 
     @property
     def _path(self) -> str:
@@ -38,7 +44,9 @@ class Replica:
             JournalError: It is none.
             OSError: It cannot be opened.
         """
-        return JournalReader(self._path)
+        journal = JournalReader(self._path)
+        journal.path = f"{self._place}, as it was sent to this node,"
+        return journal
 
     def read_file(self, name: str, *, most: int) -> bytes:
         """A file that was sent beside the journal.

@@ -87,7 +87,8 @@ class OpenRun:
         values = store.value_source(order.flow)
         with self.reading("its first event"):
             if order.replica:
-                self._replica = Replica(order.replica, self.stored.journal_file)
+                stored = self.stored
+                self._replica = Replica(order.replica, stored.journal_file, stored.journal_place)
                 self.journal = self._replica.open_journal()
                 values = self._replica.source(values)
             else:
