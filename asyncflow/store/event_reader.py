@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncflow._quick_classes import NamedTuple
@@ -64,10 +65,11 @@ class EventReader:
         """The selected events from offset `start` on, a bounded number of them; blocks on the disk.
 
         With `stop`, it reads up to that offset; the journal is known to be written that far. A
-        record with an unknown code comes from a later version, and is skipped.
+        record with an unknown code comes from a later version, and is skipped. What lies before
+        damage is read like any other part.
 
         Raises:
-            JournalError: The journal is damaged, cut short, or gone.
+            JournalError: The journal is damaged at `start`, cut short there, or gone.
         """
         try:
             return self._read(start, event_filter, stop, records)
@@ -83,26 +85,32 @@ class EventReader:
     ) -> Excerpt:
         journal = self._journal.open()
         if stop is None and records >= READ_RECORDS and event_filter.selects_all:
-            return self._read_all(journal, start)
+            with suppress(JournalError):  # then what lies before the damage is read one by one
+                return self._read_all(journal, start)
         news: list[Publication] = []
         end, ended, read = start, False, 0
         group: RecordedEvents | None = None  # of the records since the last output
-        for at, record, after in journal.read_from(start):
-            if at == stop or read >= records or at - start >= READ_BYTES:
-                break
-            code, seq = peek(record)
-            if code == LOGGED and code in event_filter.codes:
-                news.append(OutputChunk(record, seq, self._flow, self._run_id))
-                group, read = None, read + 1
-            elif code in event_filter.codes and seq > event_filter.since:
-                if group is None:
-                    group = self._group(news)
-                group.values.append(fields_of(record))
-                read += 1
-            end, ended = after, code in ENDINGS
-        else:
-            if stop is not None and end < stop:
-                self.refuse(f"it ends at byte {end}, but {stop} bytes were written")
+        try:
+            for at, record, after in journal.read_from(start):
+                if at == stop or read >= records or at - start >= READ_BYTES:
+                    break
+                code, seq = peek(record)
+                if code == LOGGED and code in event_filter.codes:
+                    news.append(OutputChunk(record, seq, self._flow, self._run_id))
+                    group, read = None, read + 1
+                elif code in event_filter.codes and seq > event_filter.since:
+                    values = fields_of(record)
+                    if group is None:
+                        group = self._group(news)
+                    group.values.append(values)
+                    read += 1
+                end, ended = after, code in ENDINGS
+            else:
+                if stop is not None and end < stop:
+                    self.refuse(f"it ends at byte {end}, but {stop} bytes were written")
+        except JournalError:
+            if end == start:
+                raise
         return Excerpt(news, end, ended)
 
     def _read_all(self, journal: OpenJournal, start: int) -> Excerpt:

@@ -900,20 +900,22 @@ def test_show_works_though_the_journal_is_damaged(catching, tmp_path, capsys) ->
     assert said in capsys.readouterr().out
 
 
-def test_logs_shows_what_lies_before_the_damage(catching, tmp_path, capsys) -> None:
-    """And then says where the journal is damaged."""
+@pytest.mark.parametrize("command", [["logs"], ["events"], ["events", "--json"]])
+def test_what_lies_before_the_damage_is_shown(catching, tmp_path, capsys, command) -> None:
+    """And then where the journal is damaged."""
     store = tmp_path / "copy"
     copytree(catching.store, store)
     path = store / "flows" / catching.good / "journal"
     data = bytearray(path.read_bytes())
-    data[data.index(b"ZeroDivisionError")] ^= 1
+    at = data.rindex(b"ZeroDivisionError")
+    data[at] ^= 1
     path.write_bytes(data)
-    assert invoke(["logs", catching.good, "--store", str(catching.store)]) == 0
+    assert invoke([*command, catching.good, "--store", str(catching.store)]) == 0
     whole = capsys.readouterr().out
-    assert invoke(["logs", catching.good, "--store", str(store)]) == 1
+    assert invoke([*command, catching.good, "--store", str(store)]) == 1
     shown = capsys.readouterr()
-    assert "start/1" in shown.out
     assert whole.startswith(shown.out)
+    assert len(shown.out.splitlines()) > 8  # more than the first read of a journal brings
     assert len(shown.out) < len(whole)
     assert "is damaged: the record at byte" in shown.err
 
