@@ -41,8 +41,8 @@ def description_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-_WHY: Final = "what it has reported may be lost: an exception broke off what was handling it"
-_GIVEN_UP: Final = "an exception broke off what was handling a worker's reports; its runs end"
+_WHY: Final = "what it has may be lost: an exception broke off what was done for it"
+_GIVEN_UP: Final = "an exception broke off what was done for a worker; its runs end"
 _ABOUT_ATTEMPTS: Final = (
     Started,
     Logged,
@@ -73,7 +73,7 @@ def check_not_given_up(by: str) -> None:
 class BrokenWork:
     """The work of a dispatcher that is under way, and how to give it up."""
 
-    __slots__ = ("__weakref__", "_runs", "reports", "slot", "source", "was_broken_off")
+    __slots__ = ("__weakref__", "_runs", "reports", "sent_to", "slot", "source", "was_broken_off")
 
     def __init__(self, runs: Mapping[int, TaskSource]) -> None:
         """Nothing is under way."""
@@ -86,6 +86,8 @@ class BrokenWork:
         """What is being handled of its reports."""
         self.source: TaskSource | None = None
         """The run of which a task is being sent to a worker."""
+        self.sent_to: Sequence[WorkerSlot] = ()
+        """The worker, or those of a gang."""
         call_again(self)
 
     def call_again(self) -> None:
@@ -99,10 +101,14 @@ class BrokenWork:
             return  # whoever was called has given it up
         if self.source is not None:
             self.source.give_up(by)
+            for slot in self.sent_to:  # it may count as sent and not have been: it would never end
+                if slot.of_run(self.source.number):
+                    self.give_up_worker(slot, by)
         if self.slot is not None:
             self.give_up_worker(self.slot, by, self.reports)
         self.was_broken_off = True
-        self.slot, self.reports, self.source = None, (), None  # last: else it is done again
+        # last: else it is done again
+        self.slot, self.reports, self.source, self.sent_to = None, (), None, ()
 
     def give_up_worker(
         self, slot: WorkerSlot, by: str, reports: Sequence[ReportMessage] = ()

@@ -307,7 +307,7 @@ class TaskAssigner:
                 grant.release()
                 raise
         work = self.work
-        before, work.source = work.source, source
+        before, work.sent_to, work.source = (work.sent_to, work.source), slots, source
         try:
             self._send(slots, source, step, conditions, grant)
         except BaseException as error:
@@ -315,7 +315,7 @@ class TaskAssigner:
                 grant.release()
             work.give_up(description_of(error))  # a task may be lost that the run has given out
             raise
-        work.source = before
+        work.sent_to, work.source = before
         self._turns.served(source)
         if not source.graph[step].is_async:
             self._impatient_at = None

@@ -597,3 +597,22 @@ async def test_a_run_that_enters_later_is_not_given_up_for_what_was_broken_off(m
     dispatcher.enter(later)
     look_again(asyncio.get_running_loop())
     assert len(earlier.given_up) == 2
+
+
+async def test_no_worker_is_taken_for_ever_by_a_task_that_it_was_not_sent(make, monkeypatch):
+    """An exception came when the task counted as sent: the worker would never tell of its end."""
+    dispatcher, given_up = make(), list[str]()
+    worker = seat(dispatcher, Source(1, [1]))
+    dispatcher.on_reports(worker, [success(began(dispatcher, worker))])
+    broken = Source(2, [1])
+    monkeypatch.setattr(broken, "give_up", given_up.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "send", Interrupted(3, []).tell)
+        with pytest.raises(SignalError):
+            dispatcher.enter(broken)
+    assert given_up
+    assert worker.verbs == ["destroy"]
+    dispatcher.leave(broken)
+    dispatcher.on_exit(worker, "was killed")
+    seat(dispatcher, Source(4, [1]))
+    assert [each.tasks for each in dispatcher.executor.workers if each is not worker] == [[(4, 1)]]
