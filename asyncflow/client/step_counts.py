@@ -50,7 +50,7 @@ class StepTally:
     retried: int = 0
     """Attempts that failed and were followed by another."""
     seconds: float = 0.0
-    """How long its tasks have taken in all, each in its last attempt."""
+    """How long the attempts of its tasks have taken in all, also those that failed."""
     fanned: int = 0
     """How many tasks of the next step its tasks have fanned out to."""
 
