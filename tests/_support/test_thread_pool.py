@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -129,3 +130,35 @@ def test_a_run_in_a_thread_goes_on_when_the_main_thread_has_ended(seconds, store
     command = ["env", *(f"{name}={value}" for name, value in environment.items()), sys.executable]
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("succeeded\n", "")
+
+
+def test_a_handler_that_raises_leaves_no_thread_waiting_for_a_future():
+    """Wherever it raises in what a caller does with a future, the thread goes on to other work."""
+    calls = 0
+
+    def raise_at(number):
+        def trace(frame, what, _):
+            nonlocal calls
+            calls += what in {"call", "return"} and "suppress" not in frame.f_code.co_qualname
+            if calls == number:
+                sys.settrace(None)
+                raise SignalError
+            return trace
+
+        return trace
+
+    places = 0
+    threads = Threads(1, "going-on")
+    threads.submit(int).result()
+    while calls >= places:
+        places, calls = places + 1, 0
+        future = threads.submit(int)
+        sys.settrace(raise_at(places))
+        with suppress(SignalError):
+            future.add_done_callback(str)
+            future.done()
+            future.cancelled()
+        sys.settrace(None)
+        assert threads.submit(divmod, 7, 2).result(60) == (3, 1)
+    threads.close()
+    assert places > 6
