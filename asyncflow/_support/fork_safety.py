@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from threading import Condition, get_ident
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet
+
+from asyncflow._support.sure_condition import SureCondition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +34,7 @@ class Closable(Protocol):
 _kept: Final[WeakSet[Closable]] = WeakSet()
 _changing: Final[list[int]] = []  # threads that are opening or closing something now
 _forking: Final[list[int]] = []  # threads that wait until they may fork
-_change: Final = Condition()
+_change: Final = SureCondition()
 
 
 @contextmanager

@@ -10,9 +10,10 @@ import os
 from concurrent.futures import Executor, Future
 from contextvars import Context
 from queue import SimpleQueue
-from threading import Condition, RLock, Thread, current_thread
+from threading import RLock, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncflow._support.sure_condition import SureCondition
 from asyncflow.errors import AsyncflowError
 
 if TYPE_CHECKING:
@@ -20,42 +21,19 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_Lock: Any = type(RLock())
-
 _Work = tuple["Future[Any]", "Callable[[], Any]"]
 
 
 class SureFuture(Future[Result]):
     """A future whose lock no exception from a signal handler leaves locked.
 
-    That of Python's own is entered by a method in Python. A handler may raise in it when the lock
-    is taken and the `with` block has not begun. Then the thread that carries out the work would
-    wait for the lock for ever.
+    Else the thread that carries out the work might wait for the lock for ever, see `SureCondition`.
     """
 
     def __init__(self) -> None:
         """Wait for nothing yet."""
         super().__init__()
-        self._condition = _SureCondition()  # as much of one as futures use
-
-
-class _SureCondition(_Lock):  # type: ignore[misc]  # the interpreter's own class has no name
-    """A condition that is its own lock, so that taking it is one call of the interpreter's."""
-
-    _others: Condition | None = None  # while somebody waits
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until `notify_all` is called, for at most `timeout` seconds."""
-        others = self._others
-        if others is None:
-            others = self._others = Condition(self)
-        return others.wait(timeout)
-
-    def notify_all(self) -> None:
-        """Wake all who wait."""
-        others, self._others = self._others, None  # neither refers to the other any more
-        if others is not None:
-            others.notify_all()
+        self._condition = SureCondition()  # as much of one as futures use
 
 
 class Threads(Executor):

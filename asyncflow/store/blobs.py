@@ -510,8 +510,10 @@ class BlobWriter:
             raise
 
     def _close(self) -> None:
-        if self._opened is not None and self._opened.is_whole():
-            os.close(self._fd)
+        fd, opened = self._fd, self._opened
+        if opened is not None and opened.is_whole():
+            self._fd, self._opened = -1, None  # never closed twice
+            os.close(fd)
         self._fd, self._opened = -1, None
         if self._new is not None:
             self._new.close()

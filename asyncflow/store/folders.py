@@ -89,8 +89,8 @@ class Folder:
     def close(self) -> None:
         """Close it. Harmless when repeated."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1  # never closed twice
+            os.close(descriptor)
 
     def __repr__(self) -> str:
         return f"<Folder {self.path}>"

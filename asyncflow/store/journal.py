@@ -185,8 +185,8 @@ class JournalWriter:
         if self._descriptor >= 0:
             reached("journal.close")
             with no_forks():
-                os.close(self._descriptor)
-                self._descriptor = -1
+                descriptor, self._descriptor = self._descriptor, -1  # never closed twice
+                os.close(descriptor)
 
     def __repr__(self) -> str:
         state = "open" if self._descriptor >= 0 else "closed"

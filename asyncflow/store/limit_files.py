@@ -309,8 +309,8 @@ class LimitFile:
         """Close the file, which releases all its locks. Harmless when repeated."""
         if self._descriptor >= 0:
             with no_forks():
-                os.close(self._descriptor)
-                self._descriptor = -1
+                descriptor, self._descriptor = self._descriptor, -1  # never closed twice
+                os.close(descriptor)
                 self._locks = ByteLocks(-1)
 
     def __enter__(self) -> Self:

@@ -125,8 +125,8 @@ class SegmentWriter:
 
     def _close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd, self._sync_error = -1, None
+            fd, self._fd, self._sync_error = self._fd, -1, None  # never closed twice
+            os.close(fd)
             self.opened.clear()
 
     def _open(self) -> None:

@@ -130,7 +130,7 @@ async def test_a_waiter_whose_task_is_gone_refers_to_nothing():
     waiter.add_done_callback(print)
     coroutine.close()
     assert not waiter._callbacks
-    assert waiter._wake_up is None
+    assert not waiter._to_wake
 
 
 async def test_the_loop_budget_lets_a_piece_go_on_with_the_next_look():

@@ -54,8 +54,6 @@ PROGRAM = """
         above = frame.f_back
         if is_ours(above):
             above = above.f_back
-        if above is not None and above.f_code.co_qualname == "Waiter._wake":
-            above = above.f_back  # asyncio calls it to let a task go on
         if is_ours(frame) and above is not None and "asyncio" in above.f_code.co_filename:
             return frame.f_code.co_qualname
 

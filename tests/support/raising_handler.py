@@ -40,11 +40,17 @@ def is_in_callback(frame: FrameType | None, but_not_in: str = "") -> bool:
 
     With the name of a file, no if it has code from there: then the file's own task would end.
     """
+    if frame is not None and _calls_back(frame):  # it has not yet come to what catches the call's
+        return False
     while frame is not None and frame.f_code.co_filename != but_not_in:
-        if frame.f_code.co_name == "_run" and "asyncio" in frame.f_code.co_filename:
+        if _calls_back(frame):
             return True
         frame = frame.f_back
     return False
+
+
+def _calls_back(frame: FrameType) -> bool:
+    return frame.f_code.co_name == "_run" and "asyncio" in frame.f_code.co_filename
 
 
 def is_for_the_package(frame: FrameType) -> bool:

@@ -84,8 +84,8 @@ class NodeSegment:
 
     def _close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # never closed twice
+            os.close(fd)
             self.opened.clear()
 
     def _open(self) -> None:

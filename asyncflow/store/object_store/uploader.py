@@ -459,5 +459,5 @@ class _Segment:
     def close(self) -> None:
         """Close its file."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # never closed twice
+            os.close(fd)
