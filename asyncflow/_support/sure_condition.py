@@ -8,7 +8,7 @@ from typing import Any
 _Lock: Any = type(RLock())
 
 
-class SureCondition(_Lock):  # type: ignore[misc]  # the interpreter's own class has no name
+class SureCondition(_Lock):  # type: ignore[misc]  # a class without a public name is Any to mypy
     """A condition variable that is its own lock, which the thread that holds it may take again.
 
     `threading.Condition` takes its lock in a method in Python. A signal handler may raise there,

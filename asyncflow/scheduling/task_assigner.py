@@ -322,7 +322,7 @@ class TaskAssigner:
 
     def _take(self, source: TaskSource, needs: Sequence[Need], grant: Grant) -> bool:
         """Take what a task needs of its limits, if that is possible now."""
-        assert self._limits is not None  # noqa: S101 - whoever calls this has looked
+        assert self._limits is not None  # noqa: S101 - tells mypy what each caller has checked
         try:
             return self._limits.take(source, needs, grant) is not None
         except LimitError as error:
@@ -524,7 +524,7 @@ def _give_back(
     resources: MachineResources | None,
     gangs: GangWorkers,
     needed: Amounts | None,
-    has_workers: bool,  # noqa: FBT001 - for `partial`
+    has_workers: bool,  # noqa: FBT001 - `partial` passes it by position
 ) -> None:
     """Give back what a task or a gang has held."""
     if grant is not None:

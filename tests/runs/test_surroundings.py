@@ -260,12 +260,12 @@ class Equal:
 def put_equals():
     """What says that it is what was there before."""
     signal.signal(signal.SIGUSR1, Equal())
-    sys.excepthook = sys.stdout = sys.stderr = sys.argv = Equal()  # type: ignore[assignment]  # of any type
+    sys.excepthook = sys.stdout = sys.stderr = sys.argv = Equal()  # type: ignore[assignment]  # a step may put any object there
 
 
 def put_equal_argument():
     """The same in a list that is one."""
-    sys.argv = [Equal() for _ in sys.argv]  # type: ignore[misc]  # of any type
+    sys.argv = [Equal() for _ in sys.argv]  # type: ignore[misc]  # a step may put any object there
 
 
 def leave_waiting():
